@@ -1,0 +1,371 @@
+//! Admin calls of librdkafka: one client, one thread that hands results to the tasks that wait for them.
+//!
+//! ```text
+//! request (topics.rs, acls.rs, users.rs, groups.rs)      dispatching thread
+//!   native.rs objects ── submit, opaque = number ──▶ librdkafka ──▶ main queue ──▶ pending[number] ──▶ Pending
+//! ```
+//!
+//! The opaque value of a call is a number, not a pointer: a call that nobody waits for any more leaves nothing behind,
+//! and a late result finds no entry and is freed.
+
+mod acls;
+mod groups;
+mod native;
+mod topics;
+mod users;
+
+use std::collections::HashMap;
+use std::ffi::{c_int, c_void};
+use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rdkafka::ClientConfig;
+use rdkafka::client::{Client, DefaultClientContext};
+use rdkafka::types::{RDKafka, RDKafkaErrorCode, RDKafkaType};
+use rdkafka_sys as sys;
+use tokio::sync::oneshot;
+
+use self::native::{Native, text};
+use crate::kafka::admin::AdminError;
+
+/// How much longer than librdkafka's own deadline a caller waits: it is a backstop, not the deadline.
+const GRACE: Duration = Duration::from_secs(2);
+/// How long the thread sleeps at most when nothing happens; closing wakes it at once.
+const IDLE_POLL_MILLISECONDS: c_int = 1_000;
+
+/// How long the client believes what it knows about a topic. `ListOffsets` takes leaders from that memory, and it
+/// remembers "no leader yet" and "not authorized" as well: with the default, 15 minutes, a topic that was looked at
+/// too early could not be read for so long.
+const METADATA_AGE_MILLISECONDS: &str = "1000";
+
+/// A client for admin calls.
+pub struct AdminHandle {
+    native: Option<Arc<NativeClient>>,
+    shared: Arc<Shared>,
+}
+
+/// The librdkafka client and its main queue, which carries logs, errors and results.
+struct NativeClient {
+    queue: NonNull<sys::rd_kafka_queue_t>,
+    client: Client<DefaultClientContext>,
+}
+
+// SAFETY: librdkafka's client and queue may be used by any thread at any time; nothing in them belongs to the thread
+// that made them.
+unsafe impl Send for NativeClient {}
+// SAFETY: as above; every call that takes the pointers takes librdkafka's own locks.
+unsafe impl Sync for NativeClient {}
+
+impl Drop for NativeClient {
+    fn drop(&mut self) {
+        // SAFETY: the queue reference was given to us by `rd_kafka_queue_get_main` and is given back once. The client
+        // is dropped after this body, as librdkafka demands.
+        unsafe { sys::rd_kafka_queue_destroy(self.queue.as_ptr()) }
+    }
+}
+
+impl NativeClient {
+    fn ptr(&self) -> *mut RDKafka {
+        self.client.native_ptr()
+    }
+}
+
+#[derive(Default)]
+struct Shared {
+    pending: Mutex<HashMap<usize, oneshot::Sender<Event>>>,
+    next: AtomicUsize,
+    trouble: Mutex<Option<Trouble>>,
+    stop: AtomicBool,
+    /// The closing handle's reference to the client: the thread must hold the last one, because destroying a client
+    /// joins its threads and must not block an async task.
+    retired: Mutex<Option<Arc<NativeClient>>>,
+}
+
+/// A connection error the client reported.
+struct Trouble {
+    code: RDKafkaErrorCode,
+    text: String,
+}
+
+impl Trouble {
+    /// True when it explains why calls get no answer: the caller's login or certificate is refused.
+    fn is_refusal(&self) -> bool {
+        self.weight() == 2
+    }
+
+    /// A refused login explains more than a refused connection, and that more than "all brokers are down".
+    fn weight(&self) -> u8 {
+        match self.code {
+            RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SSL => 2,
+            RDKafkaErrorCode::AllBrokersDown => 0,
+            _ => 1,
+        }
+    }
+}
+
+/// A result, freed when dropped. Holds the client: librdkafka wants it alive until then.
+struct Event {
+    ptr: NonNull<sys::rd_kafka_event_t>,
+    _client: Arc<NativeClient>,
+}
+
+// SAFETY: an event belongs to whoever polled it and has no tie to a thread; it is only read through `&self` getters that
+// do not change it, and freed once.
+unsafe impl Send for Event {}
+
+impl Drop for Event {
+    fn drop(&mut self) {
+        // SAFETY: the event came from `rd_kafka_queue_poll`, is ours alone, and is freed once.
+        unsafe { sys::rd_kafka_event_destroy(self.ptr.as_ptr()) }
+    }
+}
+
+/// A call under way.
+struct Pending {
+    call: &'static str,
+    deadline: Duration,
+    number: usize,
+    receiver: oneshot::Receiver<Event>,
+    shared: Arc<Shared>,
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        lock(&self.shared.pending).remove(&self.number);
+    }
+}
+
+impl AdminHandle {
+    pub fn new(config: &ClientConfig) -> Result<Self, AdminError> {
+        let failed = |error: rdkafka::error::KafkaError| AdminError::Client(error.to_string());
+        let mut config = config.clone();
+        config.set("metadata.max.age.ms", METADATA_AGE_MILLISECONDS);
+        let properties = config.create_native_config().map_err(failed)?;
+        // SAFETY: the configuration is alive and not yet given to a client. With these bits librdkafka reports errors
+        // as events of the main queue instead of printing them.
+        unsafe { sys::rd_kafka_conf_set_events(properties.ptr(), sys::RD_KAFKA_EVENT_ERROR | sys::RD_KAFKA_EVENT_LOG) };
+        // librdkafka knows producers and consumers only; a producer without messages is the lighter one.
+        let kind = RDKafkaType::RD_KAFKA_PRODUCER;
+        let client = Client::new(&config, properties, kind, DefaultClientContext).map_err(failed)?;
+        // SAFETY: the client is alive; the returned reference is given back in `NativeClient::drop`.
+        let queue = unsafe { sys::rd_kafka_queue_get_main(client.native_ptr()) };
+        let queue = NonNull::new(queue).ok_or_else(|| AdminError::Client("no main queue".to_owned()))?;
+        let native = Arc::new(NativeClient { queue, client });
+        let shared = Arc::new(Shared::default());
+        let (thread_native, thread_shared) = (Arc::clone(&native), Arc::clone(&shared));
+        std::thread::Builder::new()
+            .name("kafka-admin".to_owned())
+            .spawn(move || dispatch(thread_native, &thread_shared))
+            .map_err(|error| AdminError::Client(format!("no thread for it: {error}")))?;
+        Ok(Self { native: Some(native), shared })
+    }
+
+    pub fn last_trouble(&self) -> Option<String> {
+        lock(&self.shared.trouble).as_ref().map(|trouble| trouble.text.clone())
+    }
+
+    fn native(&self) -> Result<&Arc<NativeClient>, AdminError> {
+        self.native.as_ref().ok_or(AdminError::Closed)
+    }
+
+    /// Options of one call.
+    fn options(&self, op: sys::rd_kafka_admin_op_t, deadline: Duration) -> Result<Options, AdminError> {
+        let client = self.native()?;
+        // SAFETY: the client is alive and `op` is one of librdkafka's own values.
+        let ptr = unsafe { sys::rd_kafka_AdminOptions_new(client.ptr(), op) };
+        let options =
+            Options { native: Native::new(ptr, sys::rd_kafka_AdminOptions_destroy, "call", "its options")?, deadline };
+        let milliseconds = c_int::try_from(deadline.as_millis()).unwrap_or(c_int::MAX);
+        options.set(|options, text, size| {
+            // SAFETY: the options are alive; text and size describe a live buffer.
+            unsafe { sys::rd_kafka_AdminOptions_set_request_timeout(options, milliseconds, text, size) }
+        })?;
+        Ok(options)
+    }
+
+    /// Starts a call. `submit` gets client, options and queue, and calls the one librdkafka function.
+    fn start(
+        &self,
+        call: &'static str,
+        options: &Options,
+        submit: impl FnOnce(*mut RDKafka, *const sys::rd_kafka_AdminOptions_t, *mut sys::rd_kafka_queue_t),
+    ) -> Result<Pending, AdminError> {
+        let client = self.native()?;
+        let number = self.shared.next.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+        let (sender, receiver) = oneshot::channel();
+        lock(&self.shared.pending).insert(number, sender);
+        let pending = Pending { call, deadline: options.deadline, number, receiver, shared: Arc::clone(&self.shared) };
+        let opaque: *mut c_void = ptr::without_provenance_mut(number);
+        // SAFETY: the options are alive; the opaque value is a number that is only compared, never followed.
+        unsafe { sys::rd_kafka_AdminOptions_set_opaque(options.native.ptr(), opaque) };
+        submit(client.ptr(), options.native.ptr(), client.queue.as_ptr());
+        Ok(pending)
+    }
+}
+
+impl Drop for AdminHandle {
+    fn drop(&mut self) {
+        let Some(native) = self.native.take() else { return };
+        let mut retired = lock(&self.shared.retired);
+        self.shared.stop.store(true, Ordering::Release);
+        // SAFETY: client and queue are alive: `native` holds them.
+        unsafe { sys::rd_kafka_queue_yield(native.queue.as_ptr()) };
+        *retired = Some(native);
+    }
+}
+
+/// Options of one call.
+struct Options {
+    native: Native<sys::rd_kafka_AdminOptions_t>,
+    deadline: Duration,
+}
+
+impl Options {
+    /// Calls a setter that reports through a code and a text.
+    fn set(
+        &self,
+        set: impl FnOnce(*mut sys::rd_kafka_AdminOptions_t, *mut std::ffi::c_char, usize) -> sys::rd_kafka_resp_err_t,
+    ) -> Result<(), AdminError> {
+        let mut buffer = native::ErrorText::default();
+        let code = set(self.native.ptr(), buffer.as_mut_ptr(), buffer.capacity());
+        if code == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
+            return Ok(());
+        }
+        Err(buffer.invalid("call", "its options"))
+    }
+
+    /// How long the brokers may take to spread a change before they answer: most of the deadline, so that the answer
+    /// still arrives in time.
+    fn set_operation_timeout(&self) -> Result<(), AdminError> {
+        let milliseconds = c_int::try_from(self.deadline.as_millis() * 4 / 5).unwrap_or(c_int::MAX).max(1);
+        self.set(|options, text, size| {
+            // SAFETY: the options are alive; text and size describe a live buffer.
+            unsafe { sys::rd_kafka_AdminOptions_set_operation_timeout(options, milliseconds, text, size) }
+        })
+    }
+}
+
+impl Event {
+    /// The items of a result: two librdkafka getters, the one from the event to the result of its kind, the other from
+    /// that to the array of items, which lives as long as the event.
+    fn items<R, T>(
+        &self,
+        call: &'static str,
+        result: unsafe extern "C" fn(*mut sys::rd_kafka_event_t) -> *const R,
+        items: unsafe extern "C" fn(*const R, *mut usize) -> *mut *const T,
+    ) -> Result<&[*const T], AdminError> {
+        // SAFETY: the event is alive; the getter gives null when the event is a result of another kind.
+        let result = unsafe { result(self.ptr.as_ptr()) };
+        if result.is_null() {
+            return Err(AdminError::Incomplete(call));
+        }
+        let mut len = 0;
+        // SAFETY: the result is alive; `len` is a live variable, and the array has that length and the event's life.
+        Ok(unsafe { native::array(items(result, &raw mut len), len) })
+    }
+}
+
+impl Pending {
+    /// Waits for the result; the call's own failure is an error here.
+    async fn finish(mut self) -> Result<Event, AdminError> {
+        let event = match tokio::time::timeout(self.deadline + GRACE, &mut self.receiver).await {
+            Ok(Ok(event)) => event,
+            Ok(Err(_closed)) => return Err(AdminError::Closed),
+            Err(_elapsed) => return Err(self.timed_out()),
+        };
+        // SAFETY: the event is alive and is an admin result.
+        let code = native::code(unsafe { native::raw::rd_kafka_event_error(event.ptr.as_ptr()) });
+        match code {
+            RDKafkaErrorCode::NoError => {
+                *lock(&self.shared.trouble) = None;
+                Ok(event)
+            }
+            RDKafkaErrorCode::OperationTimedOut | RDKafkaErrorCode::RequestTimedOut => Err(self.timed_out()),
+            code => {
+                // SAFETY: the event is alive; the text lives as long and is copied.
+                let message = unsafe { text(sys::rd_kafka_event_error_string(event.ptr.as_ptr())) };
+                Err(AdminError::from_code(code, &message))
+            }
+        }
+    }
+
+    fn timed_out(&self) -> AdminError {
+        match &*lock(&self.shared.trouble) {
+            Some(trouble) if trouble.is_refusal() => AdminError::Authentication(trouble.text.clone()),
+            trouble => AdminError::TimedOut {
+                call: self.call,
+                after: self.deadline,
+                last_trouble: trouble.as_ref().map(|trouble| trouble.text.clone()),
+            },
+        }
+    }
+}
+
+/// The thread: takes events until the handle is closed, then destroys the client.
+fn dispatch(native: Arc<NativeClient>, shared: &Shared) {
+    while !shared.stop.load(Ordering::Acquire) {
+        // SAFETY: client and queue are alive: `native` holds them.
+        let event = unsafe { sys::rd_kafka_queue_poll(native.queue.as_ptr(), IDLE_POLL_MILLISECONDS) };
+        if let Some(ptr) = NonNull::new(event) {
+            deliver(Event { ptr, _client: Arc::clone(&native) }, shared);
+        }
+    }
+    // Whoever still waits learns that it is over.
+    lock(&shared.pending).clear();
+    drop(native);
+    let retired = lock(&shared.retired).take();
+    drop(retired);
+}
+
+fn deliver(event: Event, shared: &Shared) {
+    let ptr = event.ptr.as_ptr();
+    // SAFETY: the event is alive.
+    match unsafe { sys::rd_kafka_event_type(ptr) } {
+        sys::RD_KAFKA_EVENT_LOG => log(&event),
+        sys::RD_KAFKA_EVENT_ERROR => note_trouble(&event, shared),
+        _ => {
+            // SAFETY: the event is alive; for other events than results the opaque value is null, which is no number
+            // of a call.
+            let number = unsafe { sys::rd_kafka_event_opaque(ptr) }.addr();
+            if let Some(sender) = lock(&shared.pending).remove(&number) {
+                // The receiver may be gone: then the event is freed here.
+                drop(sender.send(event));
+            }
+        }
+    }
+}
+
+fn log(event: &Event) {
+    let (mut facility, mut message, mut level) = (ptr::null(), ptr::null(), 0);
+    // SAFETY: the event is alive and the three pointers are to live variables; the texts are copied before it is freed.
+    let (facility, message) = unsafe {
+        if sys::rd_kafka_event_log(event.ptr.as_ptr(), &raw mut facility, &raw mut message, &raw mut level) != 0 {
+            return;
+        }
+        (text(facility), text(message))
+    };
+    match level {
+        0..=3 => tracing::warn!(target: "librdkafka", facility, "{message}"),
+        4..=5 => tracing::info!(target: "librdkafka", facility, "{message}"),
+        _ => tracing::debug!(target: "librdkafka", facility, "{message}"),
+    }
+}
+
+fn note_trouble(event: &Event, shared: &Shared) {
+    let ptr = event.ptr.as_ptr();
+    // SAFETY: the event is alive; the text is copied before it is freed.
+    let (code, text) = unsafe { (native::raw::rd_kafka_event_error(ptr), text(sys::rd_kafka_event_error_string(ptr))) };
+    let trouble = Trouble { code: native::code(code), text };
+    tracing::debug!(target: "librdkafka", code = ?trouble.code, "{}", trouble.text);
+    let mut last = lock(&shared.trouble);
+    if last.as_ref().is_none_or(|last| trouble.weight() >= last.weight()) {
+        *last = Some(trouble);
+    }
+}
+
+/// A panic while the lock was held leaves plain data that is still whole.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,268 @@
+//! An operator as a process of the test, for one namespace, against the real API server, Kafka and Redis. It logs in as a
+//! service account with the chart's rules for that namespace and no others: a right that is missing fails a test.
+
+#![allow(dead_code)] // Each test file uses its part.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+use sluice_e2e::stack::redis::Mode;
+use sluice_e2e::stack::{Kafka, Kube, Redis, Stack, output, wait_for};
+
+/// How long anything may take that normally takes a few seconds.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Name of the operator's service account, role and binding.
+const ACCOUNT: &str = "sluice-operator";
+
+/// A namespace with its own operator; both are gone when dropped.
+pub struct Operator<'a> {
+    pub kube: &'a Kube,
+    pub kafka: &'a Kafka,
+    pub redis: &'a Redis,
+    /// Namespace, installation id and prefix of every topic and key of the test.
+    pub name: String,
+    folder: tempfile::TempDir,
+    process: Option<Child>,
+}
+
+impl<'a> Operator<'a> {
+    /// Installs the definitions, makes the namespace and starts the operator on it.
+    pub fn start(stack: &'a Stack, test: &str) -> Self {
+        let name = format!("op-{test}-{}", std::process::id() % 100_000);
+        let mut operator = Self {
+            kube: stack.kube().expect("required"),
+            kafka: stack.kafka().expect("required"),
+            redis: stack.redis().expect("required"),
+            name,
+            folder: tempfile::tempdir().expect("a folder"),
+            process: None,
+        };
+        let definitions = format!("{}/../config/crds", env!("CARGO_MANIFEST_DIR"));
+        operator.kubectl(&["apply", "--server-side", "--force-conflicts", "-f", &definitions]);
+        for kind in ["eventpipelines", "cachesyncs"] {
+            operator.kubectl(&[
+                "wait",
+                "--for=condition=Established",
+                "--timeout=60s",
+                &format!("crd/{kind}.sluice.dev"),
+            ]);
+        }
+        operator.kubectl(&["create", "namespace", &operator.name]);
+        operator.log_in();
+        operator.write("install-key", &"k".repeat(40));
+        operator.write_settings(
+            &operator.kafka.bootstrap().replace(',', "\", \""),
+            &operator.redis.addresses().join("\", \""),
+        );
+        operator.run();
+        operator
+    }
+
+    /// A service account with the chart's rules in this namespace, and a kubeconfig with its token.
+    fn log_in(&self) {
+        let rules = include_str!("../../../charts/sluice/files/rules.yaml");
+        let role = format!(
+            "{rules}\napiVersion: rbac.authorization.k8s.io/v1\nkind: Role\nmetadata: {{name: {ACCOUNT}}}\n---\n\
+             apiVersion: rbac.authorization.k8s.io/v1\nkind: RoleBinding\nmetadata: {{name: {ACCOUNT}}}\n\
+             roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: Role, name: {ACCOUNT}}}\n\
+             subjects: [{{kind: ServiceAccount, name: {ACCOUNT}, namespace: {namespace}}}]\n---\n\
+             apiVersion: v1\nkind: ServiceAccount\nmetadata: {{name: {ACCOUNT}}}\n",
+            namespace = self.name
+        );
+        self.write("role.yaml", &role);
+        self.in_namespace(&["apply", "-f", &self.path("role.yaml")]);
+        let token = self.in_namespace(&["create", "token", ACCOUNT, "--duration=2h"]);
+        let text = self.kubectl(&["config", "view", "--raw", "--minify", "-o", "json"]);
+        let mut config: Value = serde_json::from_str(&text).expect("a kubeconfig");
+        config["users"][0]["user"] = serde_json::json!({"token": token.trim()});
+        self.write("kubeconfig", &config.to_string());
+    }
+
+    /// Starts the process.
+    pub fn run(&mut self) {
+        let listen = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("an address");
+        let log = std::fs::File::create(self.folder.path().join("operator.log")).expect("a log");
+        let child = Command::new("setpriv")
+            .args(["--pdeathsig", "KILL", "--"])
+            .arg(binary())
+            .args(["run", "--settings", &self.path("settings.yaml"), "--install-key", &self.path("install-key")])
+            .args(["--admin-listen", &listen.to_string(), "--watch-namespace", &self.name])
+            .env("KUBECONFIG", self.path("kubeconfig"))
+            .env("SLUICE_SWEEP_SECONDS", "2")
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a log"))
+            .stderr(log)
+            .spawn()
+            .expect("the operator starts");
+        self.process = Some(child);
+    }
+
+    /// Kills the process.
+    pub fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+    }
+
+    /// Writes the settings with these addresses; a running operator reads them again.
+    pub fn write_settings(&self, brokers: &str, redis: &str) {
+        let kafka = self.kafka_item("default", brokers, self.kafka);
+        let redis = self.redis_item("default", redis, self.redis);
+        self.write_connections(&[kafka], &[redis]);
+    }
+
+    /// Writes the settings with the stack's servers as `default`, and these.
+    pub fn write_settings_with(&self, kafka: &[String], redis: &[String]) {
+        let (mut all_kafka, mut all_redis) = (kafka.to_vec(), redis.to_vec());
+        all_kafka.push(self.kafka_item("default", &self.kafka.bootstrap().replace(',', "\", \""), self.kafka));
+        all_redis.push(self.redis_item("default", &self.redis.addresses().join("\", \""), self.redis));
+        self.write_connections(&all_kafka, &all_redis);
+    }
+
+    /// Writes the settings with these connections only.
+    pub fn write_connections(&self, kafka: &[String], redis: &[String]) {
+        let settings = format!(
+            "instanceId: {}\ndeletionDeadlineSeconds: 5\n\
+             worker: {{image: \"localhost/sluice-pause:1\", imagePullPolicy: Never}}\nconnections:\n  kafka:\n{}  redis:\n{}  \
+             - {{name: closed, mode: Standalone, addresses: [\"10.0.0.1:1\"]}}\n",
+            self.name,
+            kafka.concat(),
+            redis.concat()
+        );
+        self.write("settings.yaml", &settings);
+    }
+
+    /// A Kafka connection for the settings, with its administrator's credentials.
+    pub fn kafka_item(&self, connection: &str, brokers: &str, kafka: &Kafka) -> String {
+        let (user, password) = self.credentials(&format!("kafka-{connection}"), kafka.username(), kafka.password());
+        let (name, tls) = (&self.name, tls(kafka.ca_file()));
+        format!(
+            "  - name: {connection}\n    brokers: [\"{brokers}\"]\n    {tls}\n    \
+             admin: {{usernameFile: {user}, passwordFile: {password}}}\n    \
+             namespaces: [{{name: {name}, own: [{name}.], maxPartitions: 8}}]\n"
+        )
+    }
+
+    /// A Redis connection for the settings, with its administrator's credentials.
+    pub fn redis_item(&self, connection: &str, addresses: &str, redis: &Redis) -> String {
+        let (user, password) = self.credentials(&format!("redis-{connection}"), redis.username(), redis.password());
+        let (name, tls) = (&self.name, tls(redis.ca_file()));
+        let mode = if redis.mode() == Mode::Cluster { "Cluster" } else { "Standalone" };
+        format!(
+            "  - name: {connection}\n    mode: {mode}\n    addresses: [\"{addresses}\"]\n    {tls}\n    \
+             admin: {{usernameFile: {user}, passwordFile: {password}}}\n    \
+             allowedSettings: [hash-max-listpack-entries]\n    namespaces:\n    - {{name: {name}, write: [\"{name}:\"], \
+             read: [\"{name}:\"], settings: [hash-max-listpack-entries]}}\n"
+        )
+    }
+
+    fn credentials(&self, what: &str, username: &str, password: &secrecy::SecretString) -> (String, String) {
+        let (user, file) = (format!("{what}-user"), format!("{what}-password"));
+        self.write(&user, username);
+        self.write_secret(&file, password);
+        (self.path(&user), self.path(&file))
+    }
+
+    /// A file of the settings' folder is lost, as when a Secret is.
+    pub fn lose(&self, file: &str) {
+        std::fs::remove_file(self.folder.path().join(file)).expect("a file");
+    }
+
+    /// Runs another command of the operator's binary, with the operator's rights.
+    pub fn command(&self, arguments: &[&str]) -> String {
+        let mut command = Command::new(binary());
+        command.args(arguments).env("KUBECONFIG", self.path("kubeconfig"));
+        output(&mut command).unwrap_or_else(|error| panic!("{arguments:?}: {error}"))
+    }
+
+    /// Makes the operator do as the administrator of the cluster from its next start: a role of the namespace goes with it.
+    pub fn be_administrator(&self) {
+        std::fs::copy(self.kube.kubeconfig(), self.folder.path().join("kubeconfig")).expect("a copy");
+    }
+
+    fn path(&self, file: &str) -> String {
+        self.folder.path().join(file).display().to_string()
+    }
+
+    fn write(&self, file: &str, text: &str) {
+        std::fs::write(self.folder.path().join(file), text).expect("a file");
+    }
+
+    fn write_secret(&self, file: &str, text: &secrecy::SecretString) {
+        use secrecy::ExposeSecret;
+        self.write(file, text.expose_secret());
+    }
+
+    /// What the operator wrote to its log.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("operator.log")).unwrap_or_default()
+    }
+
+    /// `kubectl` that must succeed.
+    pub fn kubectl(&self, arguments: &[&str]) -> String {
+        output(self.kube.kubectl().args(arguments)).expect("kubectl")
+    }
+
+    /// `kubectl -n <namespace>` that must succeed.
+    pub fn in_namespace(&self, arguments: &[&str]) -> String {
+        output(self.kube.kubectl().args(["-n", &self.name]).args(arguments)).expect("kubectl")
+    }
+
+    /// Applies manifests, in which `NAME` stands for the test's name.
+    pub fn apply(&self, manifests: &str) {
+        self.write("manifests.yaml", &manifests.replace("NAME", &self.name));
+        self.in_namespace(&["apply", "-f", &self.path("manifests.yaml")]);
+    }
+
+    /// An object as JSON; `None`: it is not there.
+    pub fn get(&self, kind: &str, name: &str) -> Option<Value> {
+        let text = output(self.kube.kubectl().args(["-n", &self.name, "get", kind, name, "-o", "json"])).ok()?;
+        serde_json::from_str(&text).ok()
+    }
+
+    /// Waits until a resource's condition has this status and reason.
+    pub fn wait_condition(&self, kind: &str, name: &str, condition: &str, wanted: (&str, &str)) -> Value {
+        let mut last = Value::Null;
+        let found = wait_for(PATIENCE, || {
+            last = self.get(kind, name)?;
+            let conditions = last["status"]["conditions"].as_array()?;
+            let condition = conditions.iter().find(|found| found["type"] == condition)?;
+            (condition["status"] == wanted.0 && condition["reason"] == wanted.1).then(|| last.clone())
+        });
+        found.unwrap_or_else(|| {
+            panic!("{kind}/{name} should have {condition}={wanted:?}, but is {:#}\n{}", last["status"], self.log())
+        })
+    }
+}
+
+impl Drop for Operator<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!("{}", self.log());
+        }
+        // While the operator runs, deletions are its business.
+        let all = ["-n", &self.name, "delete", "evp,csync", "--all", "--timeout=30s"];
+        let _ = self.kube.kubectl().args(all).output();
+        self.kill();
+        let _ = self.kube.kubectl().args(["delete", "namespace", &self.name, "--wait=false"]).output();
+    }
+}
+
+fn tls(file: Option<&Path>) -> String {
+    file.map_or_else(String::new, |file| format!("tls: {{caFile: {}}}", file.display()))
+}
+
+fn binary() -> PathBuf {
+    if let Some(path) = std::env::var_os("SLUICE_OPERATOR_BIN") {
+        return path.into();
+    }
+    let own = std::env::current_exe().expect("this test's file");
+    let beside =
+        own.ancestors().skip(1).take(2).map(|folder| folder.join("sluice-operator")).find(|path| path.is_file());
+    beside.expect("sluice-operator should be built, or SLUICE_OPERATOR_BIN set")
+}

@@ -1,0 +1,302 @@
+//! What the operator makes of a resource on the real servers, what it says of it, that it then keeps still, and what is
+//! left when the resource goes. No worker runs: the resources are stopped, the rest is as it would be.
+
+mod operator;
+
+use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader, Seek, SeekFrom};
+use std::time::{Duration, Instant};
+
+use operator::{Operator, PATIENCE};
+use serde_json::Value;
+use sluice_clients::redis::Slot;
+use sluice_e2e::stack::{Group, output, require, wait_for};
+
+const EVERYTHING: [Group; 3] = [Group::Kafka, Group::Redis, Group::Kube];
+
+const PIPELINE: &str = r#"
+apiVersion: sluice.dev/v1alpha1
+kind: EventPipeline
+metadata: {name: orders}
+spec:
+  state: Stopped
+  topics:
+  - {name: NAME.created, partitions: 2, config: {retention.ms: "604800000"}}
+  - {name: NAME.rejected, partitions: 2}
+  source: {topics: [{name: NAME.created}]}
+  steps:
+  - {name: price, lookup: {key: "'NAME:price:' + value.sku", type: Json}}
+  routing:
+    routes:
+    - name: model
+      key: "value.id"
+      views: [{name: order, key: "'NAME:order:{' + key + '}'", type: Json}]
+  deadLetter: {topic: NAME.rejected}
+"#;
+
+fn topics(operator: &Operator<'_>) -> BTreeSet<String> {
+    let listed = output(operator.kafka.tool("kafka-topics").expect("a local Kafka").arg("--list")).expect("topics");
+    listed.lines().filter(|line| line.contains(&operator.name)).map(str::to_owned).collect()
+}
+
+fn acls(operator: &Operator<'_>, kind: &str, name: &str) -> Vec<String> {
+    let principal = format!("principal=User:sluice/{0}/{0}/{kind}/{name}/a,", operator.name);
+    let listed = output(operator.kafka.tool("kafka-acls").expect("a local Kafka").arg("--list")).expect("acls");
+    listed.lines().filter(|line| line.contains(&principal)).map(str::to_owned).collect()
+}
+
+/// Nodes that know the Redis user of a resource.
+fn redis_nodes_with_user(operator: &Operator<'_>, kind: &str, name: &str) -> usize {
+    let user = format!("user sluice/{0}/{0}/{kind}/{name} ", operator.name);
+    let nodes = 1..=operator.redis.addresses().len();
+    nodes.filter(|node| operator.redis.cli(*node, &["ACL", "LIST"]).expect("redis").contains(&user)).count()
+}
+
+#[test]
+fn a_pipeline_gets_what_it_needs_then_all_is_still_and_deletion_takes_what_it_is_told() {
+    let Some(stack) = require(&EVERYTHING) else { return };
+    let mut operator = Operator::start(&stack, "all");
+    operator.apply(PIPELINE);
+    operator.in_namespace(&["wait", "--for=condition=Ready", "--timeout=60s", "evp/orders"]);
+    let orders = operator.wait_condition("evp", "orders", "Ready", ("True", "Stopped"));
+
+    let internal = format!("sluice.{0}.{0}.eventpipeline.orders.model", operator.name);
+    let wanted = [format!("{}.created", operator.name), format!("{}.rejected", operator.name), internal.clone()];
+    assert_eq!(topics(&operator), BTreeSet::from(wanted.clone()));
+    for topic in orders["status"]["topics"].as_array().expect("topics") {
+        assert_eq!(topic["ownership"], "Created", "{topic}");
+    }
+    // Source 2, dead letters 2, view topic read and write 3, two groups 4, transactional ids 2.
+    assert_eq!(acls(&operator, "eventpipeline", "orders").len(), 13);
+    let nodes = operator.redis.addresses().len();
+    assert_eq!(redis_nodes_with_user(&operator, "eventpipeline", "orders"), nodes);
+    for (kind, name) in [("deployment", "evp-orders"), ("pdb", "evp-orders"), ("serviceaccount", "evp-orders")] {
+        assert!(operator.get(kind, name).is_some(), "{kind}/{name} should be there");
+    }
+
+    is_still(&operator);
+    // A new process knows nothing but what it reads: it must find nothing to do.
+    operator.kill();
+    operator.run();
+    std::thread::sleep(Duration::from_secs(2));
+    is_still(&operator);
+
+    repairs(&operator);
+    operator.redis.cli(1, &["-c", "SET", &format!("{}:order:{{1}}", operator.name), "x"]).expect("redis");
+    operator.redis.cli(1, &["-c", "SET", &format!("{}:other", operator.name), "x"]).expect("redis");
+    let all = r#"{"spec":{"deletionPolicy":{"topics":"Delete","redisKeys":"Delete","consumerGroup":"Delete"}}}"#;
+    operator.in_namespace(&["patch", "evp", "orders", "--type=merge", "-p", all]);
+    wait_for(PATIENCE, || operator.get("evp", "orders")?["metadata"]["finalizers"].as_array().map(drop))
+        .expect("a finalizer while something is to be deleted");
+    operator.in_namespace(&["delete", "evp", "orders", "--timeout=60s"]);
+    assert_eq!(topics(&operator), BTreeSet::new());
+    assert_eq!(acls(&operator, "eventpipeline", "orders"), Vec::<String>::new());
+    assert_eq!(redis_nodes_with_user(&operator, "eventpipeline", "orders"), 0);
+    let exists =
+        |key: &str| operator.redis.cli(1, &["-c", "EXISTS", &format!("{}:{key}", operator.name)]).expect("redis");
+    assert_eq!(exists("order:{1}").trim(), "0", "keys of the view go");
+    assert_eq!(exists("other").trim(), "1", "other keys stay");
+    operator.redis.cli(1, &["-c", "DEL", &format!("{}:other", operator.name)]).expect("redis");
+}
+
+/// Two rounds of the sweeps without a single request that is not a read.
+fn is_still(operator: &Operator<'_>) {
+    let mut log = BufReader::new(std::fs::File::open(operator.kube.audit_log().expect("local")).expect("audit log"));
+    log.seek(SeekFrom::End(0)).expect("its end");
+    std::thread::sleep(Duration::from_secs(22));
+    let path = format!("/namespaces/{}/", operator.name);
+    let writes: Vec<String> = log
+        .lines()
+        .map_while(Result::ok)
+        .filter_map(|line| serde_json::from_str::<Value>(&line).ok())
+        .filter(|entry| entry["requestURI"].as_str().is_some_and(|uri| uri.contains(&path)))
+        .filter(|entry| !matches!(entry["verb"].as_str(), Some("get" | "list" | "watch")))
+        .filter(|entry| !entry["userAgent"].as_str().is_some_and(|agent| agent.starts_with("kube-")))
+        .map(|entry| format!("{} {} {}", entry["userAgent"], entry["verb"], entry["requestURI"]))
+        .collect();
+    assert_eq!(writes, Vec::<String>::new());
+}
+
+/// What somebody takes away or changes comes back.
+fn repairs(operator: &Operator<'_>) {
+    operator.in_namespace(&["delete", "pdb", "evp-orders"]);
+    wait_for(PATIENCE, || operator.get("pdb", "evp-orders")).expect("the budget should be made again");
+    operator.in_namespace(&["scale", "deployment", "evp-orders", "--replicas=1"]);
+    wait_for(PATIENCE, || (operator.get("deployment", "evp-orders")?["spec"]["replicas"] == 0).then_some(()))
+        .expect("the replicas should be those of the resource");
+}
+
+const TRUTHS: &str = r#"
+apiVersion: sluice.dev/v1alpha1
+kind: EventPipeline
+metadata: {name: mismatch}
+spec: {topics: [{name: NAME.odd, partitions: 3}], source: {topics: [{name: NAME.in}]}, routing: {routes: [{name: r, topic: NAME.odd}]}}
+---
+apiVersion: sluice.dev/v1alpha1
+kind: EventPipeline
+metadata: {name: expression}
+spec: {source: {topics: [{name: NAME.in}]}, steps: [{name: f, filter: {keepWhen: "value.status ==="}}], routing: {routes: [{name: r, topic: NAME.odd}]}}
+---
+apiVersion: sluice.dev/v1alpha1
+kind: EventPipeline
+metadata: {name: secret}
+spec: {kafka: {access: {mode: Provided, secretRef: {name: gone}}}, source: {topics: [{name: NAME.in}]}, routing: {routes: [{name: r, topic: NAME.odd}]}}
+---
+apiVersion: sluice.dev/v1alpha1
+kind: EventPipeline
+metadata: {name: setting}
+spec: {redis: {settings: [{name: maxmemory, value: "1"}]}, source: {topics: [{name: NAME.in}]}, routing: {routes: [{name: r, topic: NAME.odd}]}}
+---
+apiVersion: sluice.dev/v1alpha1
+kind: EventPipeline
+metadata: {name: foreign}
+spec: {source: {topics: [{name: others.in}]}, routing: {routes: [{name: r, topic: NAME.odd}]}}
+---
+apiVersion: sluice.dev/v1alpha1
+kind: CacheSync
+metadata: {name: nopolicy}
+spec: {redis: {connectionRef: {name: closed}}, source: {topics: [{name: NAME.in}]}, views: [{name: v, key: "'NAME:a:' + key", type: Json}]}
+---
+apiVersion: sluice.dev/v1alpha1
+kind: CacheSync
+metadata: {name: waiting}
+spec: {source: {topics: [{name: NAME.later}]}, views: [{name: v, key: "'NAME:b:' + key", type: Json}]}
+"#;
+
+#[test]
+fn ready_tells_the_truth() {
+    let Some(stack) = require(&EVERYTHING) else { return };
+    let operator = Operator::start(&stack, "truth");
+    for topic in ["odd", "in"] {
+        let name = format!("{}.{topic}", operator.name);
+        let mut tool = operator.kafka.tool("kafka-topics").expect("a local Kafka");
+        output(tool.args(["--create", "--topic", &name, "--partitions", "2"])).expect("a topic");
+    }
+    operator.apply(TRUTHS);
+    for (kind, name, reason) in [
+        ("evp", "mismatch", "TopicMismatch"),
+        ("evp", "expression", "InvalidExpression"),
+        ("evp", "secret", "SecretMissing"),
+        ("evp", "setting", "SettingRefused"),
+        ("evp", "foreign", "NotAllowed"),
+        ("csync", "nopolicy", "NotAllowed"),
+    ] {
+        operator.wait_condition(kind, name, "Stalled", ("True", reason));
+        let object = operator.wait_condition(kind, name, "Ready", ("False", reason));
+        assert_eq!(object["status"]["observedGeneration"], 1);
+        assert_eq!(object["status"]["conditions"].as_array().map(Vec::len), Some(8), "all conditions are set");
+    }
+    operator.wait_condition("csync", "waiting", "Reconciling", ("True", "TopicMissing"));
+
+    // An older resource keeps its keys; the younger one is told by name within the namespace.
+    operator.apply(
+        "{apiVersion: sluice.dev/v1alpha1, kind: CacheSync, metadata: {name: younger}, spec: {source: {topics: [{name: NAME.in}]}, \
+         views: [{name: v, key: \"'NAME:b:x' + key\", type: Json}]}}",
+    );
+    let younger = operator.wait_condition("csync", "younger", "Stalled", ("True", "KeyPrefixConflict"));
+    assert!(younger["status"].to_string().contains("waiting"), "{}", younger["status"]);
+
+    // Servers that are away: not ready, not stalled, and well again when they are back.
+    operator.apply(&PIPELINE.replace("name: orders", "name: away"));
+    operator.wait_condition("evp", "away", "Ready", ("True", "Stopped"));
+    operator.write_settings("10.44.0.1:9", &operator.redis.addresses().join("\", \""));
+    operator.wait_condition("evp", "away", "Reconciling", ("True", "KafkaUnreachable"));
+    let brokers = operator.kafka.bootstrap().replace(',', "\", \"");
+    operator.write_settings(&brokers, "10.44.0.1:9");
+    operator.wait_condition("evp", "away", "Reconciling", ("True", "RedisUnreachable"));
+    operator.write_settings(&brokers, &operator.redis.addresses().join("\", \""));
+    operator.wait_condition("evp", "away", "Ready", ("True", "Stopped"));
+    clean_up(&operator);
+}
+
+#[test]
+fn a_deletion_ends_with_kafka_gone_and_destroys_nothing_that_was_not_asked_for() {
+    let Some(stack) = require(&EVERYTHING) else { return };
+    let operator = Operator::start(&stack, "gone");
+    operator.apply(PIPELINE);
+    operator.wait_condition("evp", "orders", "Ready", ("True", "Stopped"));
+    // Retained by default: no finalizer, and the topics stay.
+    operator.in_namespace(&["delete", "evp", "orders", "--timeout=20s"]);
+    assert_eq!(topics(&operator).len(), 3);
+
+    let delete = PIPELINE.replace("state: Stopped", "state: Stopped\n  deletionPolicy: {topics: Delete}");
+    operator.apply(&delete);
+    operator.wait_condition("evp", "orders", "Ready", ("True", "Stopped"));
+    operator.write_settings("10.44.0.1:9", &operator.redis.addresses().join("\", \""));
+    operator.wait_condition("evp", "orders", "Reconciling", ("True", "KafkaUnreachable"));
+    let begun = Instant::now();
+    operator.in_namespace(&["delete", "evp", "orders", "--timeout=60s"]);
+    assert!(begun.elapsed() < Duration::from_secs(45), "{:?}", begun.elapsed());
+    assert_eq!(topics(&operator).len(), 3, "they had been adopted, not created: nobody may delete them");
+    clean_up(&operator);
+}
+
+const CACHE: &str = r#"
+apiVersion: sluice.dev/v1alpha1
+kind: CacheSync
+metadata: {name: cache}
+spec:
+  state: Stopped
+  source: {topics: [{name: NAME.state}]}
+  views: [{name: v, key: "'NAME:v:' + key", type: Json}]
+"#;
+
+/// Workers stop under an epoch that Redis is ahead of, so none may be given out: status can be lost, or be an old copy.
+#[test]
+fn an_epoch_is_above_every_one_that_redis_knows_of() {
+    let Some(stack) = require(&EVERYTHING) else { return };
+    let mut operator = Operator::start(&stack, "epochs");
+    let mut tool = operator.kafka.tool("kafka-topics").expect("a local Kafka");
+    let topic = format!("{}.state", operator.name);
+    output(tool.args(["--create", "--topic", &topic, "--config", "cleanup.policy=compact"])).expect("a topic");
+    operator.apply(CACHE);
+    let cache = operator.wait_condition("csync", "cache", "Ready", ("True", "Stopped"));
+    let first = epoch(&cache);
+
+    // What a failover or an older slot map left somewhere, and a status that is lost.
+    let elsewhere = record(&operator, &cache, 5_000, first + 1_000_000);
+    let lost = r#"{"status":{"epoch":null,"views":[]}}"#;
+    operator.in_namespace(&["patch", "csync", "cache", "--subresource=status", "--type=merge", "-p", lost]);
+    operator.in_namespace(&["annotate", "csync", "cache", "example.com/look=again"]);
+    let second = wait_epoch(&operator, first + 1_000_000);
+
+    // Where a worker puts it, and a status that is older: seen at the next start.
+    let place = record(&operator, &cache, 0, second + 1_000_000);
+    operator.kill();
+    operator.run();
+    wait_epoch(&operator, second + 1_000_000);
+    for key in [elsewhere, place] {
+        operator.redis.cli(1, &["-c", "DEL", &key]).expect("redis");
+    }
+    clean_up(&operator);
+}
+
+fn epoch(object: &Value) -> u64 {
+    object["status"]["epoch"].as_u64().unwrap_or(0)
+}
+
+fn wait_epoch(operator: &Operator<'_>, above: u64) -> u64 {
+    let found = wait_for(PATIENCE, || Some(epoch(&operator.get("csync", "cache")?)).filter(|epoch| *epoch > above));
+    found.unwrap_or_else(|| panic!("no epoch above {above}: {:?}\n{}", operator.get("csync", "cache"), operator.log()))
+}
+
+/// A watermark record as a worker of another time would have left it; its key.
+fn record(operator: &Operator<'_>, cache: &Value, slot: u16, epoch: u64) -> String {
+    let nodes = operator.redis.cli(1, &["CLUSTER", "NODES"]).expect("redis");
+    let node = nodes.split_whitespace().next().expect("a node");
+    let (uid, tag) = (cache["metadata"]["uid"].as_str().expect("a uid"), Slot::new(slot).expect("a slot").tag());
+    let key = format!("sluice/{}/{uid}/{node}/{{{tag}}}", operator.name);
+    let (field, text) = (format!("{}.state:0", operator.name), format!("1 AAAAAAAAAAAAAAAAAAAAAA {epoch} 1 1 -"));
+    operator.redis.cli(1, &["-c", "HSET", &key, "@", "1 1 abc", &field, &text]).expect("redis");
+    key
+}
+
+/// Topics that the tests leave: retained ones and their own.
+fn clean_up(operator: &Operator<'_>) {
+    let own = topics(operator);
+    if !own.is_empty() {
+        let names: Vec<String> = own.into_iter().collect();
+        let mut tool = operator.kafka.tool("kafka-topics").expect("a local Kafka");
+        let _ = tool.args(["--delete", "--topic", &names.join("|").replace('.', "\\.")]).output();
+    }
+}

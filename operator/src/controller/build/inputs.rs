@@ -1,0 +1,34 @@
+//! What is known only after Kafka was asked.
+
+use std::collections::BTreeMap;
+
+use sluice_crds::names::TopicName;
+
+use crate::secrets::InstallKey;
+use crate::settings::WorkerSettings;
+
+/// What Kafka says of a topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicFacts {
+    /// Its incarnation.
+    pub id: String,
+    /// Partitions.
+    pub partitions: i32,
+    /// True when `cleanup.policy` holds `compact`.
+    pub compacted: bool,
+    /// `max.message.bytes`.
+    pub max_message_bytes: u64,
+}
+
+/// Everything `build` needs besides the resource.
+#[derive(Clone, Copy, Debug)]
+pub struct Inputs<'a> {
+    /// Every topic of the resource.
+    pub topics: &'a BTreeMap<TopicName, TopicFacts>,
+    /// Epoch of the views; 0 without views.
+    pub epoch: u64,
+    /// Where generated passwords come from.
+    pub install_key: &'a InstallKey,
+    /// What worker pods are made of.
+    pub worker: &'a WorkerSettings,
+}

@@ -1,0 +1,8 @@
+//! `CacheSync`: what is its own in a reconcile; the rest is shared.
+
+mod validate;
+
+use sluice_crds::names::Kind;
+use sluice_crds::v1alpha1::CacheSync;
+
+super::kind::sluice_kind!(CacheSync, Kind::CacheSync, validate::validate);

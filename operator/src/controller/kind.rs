@@ -1,0 +1,82 @@
+//! What a reconcile needs to know of a kind.
+
+use std::fmt::Debug;
+
+use k8s_openapi::NamespaceResourceScope;
+use serde::de::DeserializeOwned;
+use sluice_crds::names::Kind;
+use sluice_crds::v1alpha1 as api;
+
+use super::validate::{Invalid, Rules};
+use super::validated::ValidatedResource;
+
+/// A kind of the API.
+pub trait SluiceKind:
+    kube::Resource<DynamicType = (), Scope = NamespaceResourceScope>
+    + Clone
+    + Debug
+    + DeserializeOwned
+    + Send
+    + Sync
+    + 'static
+{
+    /// Which.
+    const KIND: Kind;
+
+    /// Its status.
+    fn status(&self) -> Option<&api::Status>;
+    /// Whether workers run.
+    fn state(&self) -> api::DesiredState;
+    /// What goes when it goes.
+    fn deletion_policy(&self) -> &api::DeletionPolicy;
+    /// Its Kafka.
+    fn kafka(&self) -> &api::Kafka;
+    /// Its Redis.
+    fn redis(&self) -> &api::Redis;
+    /// What it consumes.
+    fn source(&self) -> &api::Source;
+    /// Spec + settings → what can be carried out. Pure.
+    fn validate(&self, rules: Rules<'_>) -> Result<ValidatedResource, Invalid>;
+}
+
+/// Implements [`SluiceKind`] for a kind whose spec has the fields that both have, by their names.
+macro_rules! sluice_kind {
+    ($type:ty, $kind:expr, $validate:path) => {
+        impl $crate::controller::kind::SluiceKind for $type {
+            const KIND: sluice_crds::names::Kind = $kind;
+
+            fn status(&self) -> Option<&sluice_crds::v1alpha1::Status> {
+                self.status.as_ref()
+            }
+
+            fn state(&self) -> sluice_crds::v1alpha1::DesiredState {
+                self.spec.state
+            }
+
+            fn deletion_policy(&self) -> &sluice_crds::v1alpha1::DeletionPolicy {
+                &self.spec.deletion_policy
+            }
+
+            fn kafka(&self) -> &sluice_crds::v1alpha1::Kafka {
+                &self.spec.kafka
+            }
+
+            fn redis(&self) -> &sluice_crds::v1alpha1::Redis {
+                &self.spec.redis
+            }
+
+            fn source(&self) -> &sluice_crds::v1alpha1::Source {
+                &self.spec.source
+            }
+
+            fn validate(
+                &self,
+                rules: $crate::controller::validate::Rules<'_>,
+            ) -> Result<$crate::controller::validated::ValidatedResource, $crate::controller::validate::Invalid> {
+                $validate(self, rules)
+            }
+        }
+    };
+}
+
+pub(super) use sluice_kind;

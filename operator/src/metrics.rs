@@ -1,0 +1,110 @@
+//! The operator's own metrics. Labels are bounded: no names of objects, no messages.
+
+use std::fmt::Write as _;
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::{encode_eof, encode_registry};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+use sluice_crds::names::Kind;
+
+use crate::controller::turns::Turns;
+use crate::sweep::Board;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Outcome {
+    kind: &'static str,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Sweep {
+    server: &'static str,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Turn {
+    state: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfKind {
+    kind: &'static str,
+}
+
+/// The operator's own metrics.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    reconciles: Family<Outcome, Counter>,
+    seconds: Family<OfKind, Histogram>,
+    last_success: Family<OfKind, Gauge<f64, AtomicU64>>,
+    sweeps: Family<Sweep, Counter>,
+    settings_broken: Gauge,
+    roll_outs: Family<Turn, Gauge>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("sluice_operator");
+        let reconciles = Family::<Outcome, Counter>::default();
+        registry.register("reconciles", "Reconciles by kind and outcome", reconciles.clone());
+        let seconds =
+            Family::<OfKind, Histogram>::new_with_constructor(|| Histogram::new(exponential_buckets(0.005, 2.0, 14)));
+        registry.register("reconcile_seconds", "Time of a reconcile", seconds.clone());
+        let last_success = Family::<OfKind, Gauge<f64, AtomicU64>>::default();
+        registry.register(
+            "last_success_time_seconds",
+            "Unix time of the last reconcile without error",
+            last_success.clone(),
+        );
+        let sweeps = Family::<Sweep, Counter>::default();
+        registry.register("sweeps", "Rounds over a connection", sweeps.clone());
+        let settings_broken = Gauge::default();
+        registry.register("settings_broken", "1 while the settings file cannot be used", settings_broken.clone());
+        let roll_outs = Family::<Turn, Gauge>::default();
+        registry.register(
+            "roll_outs",
+            "Resources that replace their workers, or wait for their turn",
+            roll_outs.clone(),
+        );
+        Self { registry, reconciles, seconds, last_success, sweeps, settings_broken, roll_outs }
+    }
+}
+
+impl Metrics {
+    /// A reconcile ended. `outcome`: `ok` or the category of its error.
+    pub fn reconciled(&self, kind: Kind, outcome: &'static str, seconds: f64, now: f64) {
+        let kind = kind.as_str();
+        self.reconciles.get_or_create(&Outcome { kind, outcome }).inc();
+        self.seconds.get_or_create(&OfKind { kind }).observe(seconds);
+        if outcome == "ok" {
+            self.last_success.get_or_create(&OfKind { kind }).set(now);
+        }
+    }
+
+    /// A round of a sweep ended.
+    pub fn sweep(&self, server: &'static str, ok: bool) {
+        self.sweeps.get_or_create(&Sweep { server, outcome: if ok { "ok" } else { "failed" } }).inc();
+    }
+
+    /// Everything in the text format.
+    pub fn encode(&self, board: &Board, turns: &Turns, settings_broken: bool) -> Result<String, std::fmt::Error> {
+        self.settings_broken.set(i64::from(settings_broken));
+        let (running, queued) = turns.counts();
+        for (state, count) in [("running", running), ("queued", queued)] {
+            self.roll_outs.get_or_create(&Turn { state }).set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+        let mut text = String::new();
+        encode_registry(&mut text, &self.registry)?;
+        board.encode_lag(&mut text);
+        encode_eof(&mut text)?;
+        text.write_str("")?;
+        Ok(text)
+    }
+}

@@ -1,0 +1,21 @@
+//! What is looked at all the time, once a connection and not once a resource: lag, reports of workers, servers that are
+//! away, users of resources that are gone.
+//!
+//! ```text
+//! board.rs     what the sweeps know of each resource, and what reconciles told them to look at
+//! lag.rs       PURE: offsets over time → seconds, coarse steps that have lasted, progress of views
+//! kafka.rs     IO: one round over a Kafka connection        redis.rs   IO: one round over a Redis connection
+//! orphans.rs   IO: users, ACLs of resources that are gone
+//! run.rs       the loop
+//! ```
+//! Reconciles read the board; a change on it triggers a reconcile. Nothing here writes to Kubernetes.
+
+mod board;
+mod kafka;
+mod lag;
+pub mod orphans;
+mod redis;
+mod run;
+
+pub use board::{Board, GroupTarget, StalledPartition, Target, Trigger, Triggers, ViewProgress, ViewTarget};
+pub use run::run;

@@ -1,0 +1,12 @@
+//! The applier's calls to Redis.
+//!
+//! ```text
+//! apply.lua  compare-and-advance        script.rs  its arguments and answers (pure)
+//! adopt.lua  makes the hash of records  open.rs    finds it, proves it, brings it to its place, reads it
+//! ```
+
+mod open;
+mod script;
+
+pub use open::Opener;
+pub use script::{By, Scripts, read_outcome};
