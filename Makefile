@@ -9,6 +9,9 @@ export CARGO_TARGET_DIR ?= $(SLUICE_CACHE)/target
 $(shell mkdir -p '$(CARGO_TARGET_DIR)'; [ "$$(cat '$(CARGO_TARGET_DIR)/checkout' 2>/dev/null)" = '$(CURDIR)' ] \
   || { git ls-files -z '*.rs' '*.toml' | xargs -0 touch -c; echo '$(CURDIR)' > '$(CARGO_TARGET_DIR)/checkout'; })
 
+# A person at a terminal sees cargo's own progress; a log gets a line a step.
+export CARGO_QUIET := $(shell [ -t 2 ] || echo -q)
+
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 test: ## everything CI runs: format, unit, lint, licences, then all tests on the local stack
@@ -22,7 +25,9 @@ generate: ## rewrite the generated files (CRDs)
 images: ## build both images, as they ship, and load them into the stack (PROFILE=dev: quicker to compile, larger)
 	@e2e/images.sh $(or $(PROFILE),release)
 stack: ## Kubernetes, Kafka and Redis on this machine: installs what is missing, starts or repairs (FRESH=1: with empty data)
-	@cargo run -q -p sluice-e2e --bin stack -- up $(if $(FRESH),--fresh)
+	@echo "compiling the tool that runs the stack (some minutes the first time)" >&2
+	@cargo build $(CARGO_QUIET) --locked -p sluice-e2e --bin stack
+	@cargo run -q --locked -p sluice-e2e --bin stack -- up $(if $(FRESH),--fresh)
 stack-down: ## end the local stack and remove its data
 	@cargo run -q -p sluice-e2e --bin stack -- down
 stack-status: ## every part of the local stack with its state and memory
@@ -35,7 +40,7 @@ in_stack = $(if $(existing),,$(CARGO_TARGET_DIR)/debug/stack exec -- )
 demo: ## the whole product once, with a worker killed in the middle, and the proof (ORDERS=50000 RATE=2500 SEED=…); also on a cluster of yours: see README
 	@$(if $(existing),,$(if $(KAFKA_BROKERS)$(REDIS_ADDRESSES),$(error for an existing cluster set all of KUBECONFIG, KAFKA_BROKERS and REDIS_ADDRESSES)))
 	@$(if $(existing),,$(MAKE) --no-print-directory stack images)
-	@echo "compiling the demo"; cargo build -q --locked -p sluice-e2e --bins
+	@echo "compiling the demo" >&2; cargo build $(CARGO_QUIET) --locked -p sluice-e2e --bins
 	@$(in_stack)$(CARGO_TARGET_DIR)/debug/demo
 demo-down: stack-down ## end the demo and the stack
 bench: ## scenario S1 at full speed beside what its parts can do; writes docs/bench.md

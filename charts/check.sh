@@ -37,6 +37,11 @@ helm package sluice --destination "$work" >/dev/null 2>&1
 render "$work"/sluice-*.tgz --values sluice/ci/full-values.yaml >"$work/packaged.yaml"
 render sluice --values sluice/ci/full-values.yaml | diff -u - "$work/packaged.yaml" || fail "the packaged chart renders something else"
 
+# A copy that lost the link must say so, not install an operator that waits for kinds nobody has made.
+mkdir "$work/copied" && cp -r sluice "$work/copied/" && rm -r "$work/copied/sluice/files/crds" && echo ../../../config/crds >"$work/copied/sluice/files/crds"
+if render "$work/copied/sluice" --values sluice/ci/minimal-values.yaml >/dev/null 2>&1; then fail "a chart without CRDs is taken"; fi
+grep -qF "the chart has no CRDs" "$work/words" || fail "a chart without CRDs is refused with other words"
+
 refused() {
   local expected=$1; shift
   if helm template sluice sluice --kube-version 1.33.0 "$@" >/dev/null 2>"$work/words"; then fail "taken: $*"; return; fi

@@ -6,10 +6,10 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 profile=${1:-dev}
 folder=$([ "$profile" = dev ] && echo debug || echo "$profile")
 tag=${SLUICE_IMAGE_TAG:-dev}
-echo "compiling operator and worker ($profile)" >&2
+echo "compiling operator and worker ($profile; some minutes the first time)" >&2
 # The whole workspace for `dev`: the same features, so nothing is compiled twice.
-if [ "$profile" = dev ]; then cargo build -q --locked --workspace --bins
-else cargo build -q --locked --profile "$profile" -p sluice-operator -p sluice-worker; fi
+if [ "$profile" = dev ]; then cargo build ${CARGO_QUIET--q} --locked --workspace --bins
+else cargo build ${CARGO_QUIET--q} --locked --profile "$profile" -p sluice-operator -p sluice-worker; fi
 context=$(mktemp -d)
 trap 'rm -rf "$context"' EXIT
 

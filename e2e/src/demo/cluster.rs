@@ -98,6 +98,24 @@ impl<'a> Cluster<'a> {
         self.kubectl(&["-n", NAMESPACE, "wait", "--for=condition=Ready", "evp,csync", "--all", &timeout]).map(drop)
     }
 
+    /// Waits for one resource, as a user would.
+    pub(super) fn wait_ready_of(&self, resource: &str, limit: Duration) -> Result<(), HarnessError> {
+        let timeout = format!("--timeout={}s", limit.as_secs());
+        self.kubectl(&["-n", NAMESPACE, "wait", "--for=condition=Ready", resource, &timeout]).map(drop)
+    }
+
+    /// Applies a manifest as a reader of it would.
+    pub(super) fn apply_text(&self, manifest: &str) -> Result<(), HarnessError> {
+        let mut command = self.kube.kubectl();
+        command.args(["apply", "-f", "-"]);
+        text(command, Some(manifest)).map(drop)
+    }
+
+    /// Deletes a resource of the example's namespace and waits until it is gone.
+    pub(super) fn delete_resource(&self, resource: &str) -> Result<(), HarnessError> {
+        self.kubectl(&["-n", NAMESPACE, "delete", resource, "--wait=true", "--timeout=60s"]).map(drop)
+    }
+
     /// The resources' table.
     pub(super) fn resources(&self) -> Result<String, HarnessError> {
         self.kubectl(&["-n", NAMESPACE, "get", "evp,csync"])

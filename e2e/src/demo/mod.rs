@@ -7,11 +7,13 @@
 //! traffic.rs  reference data, orders at a pace, the topic that somebody else writes
 //! verdict.rs  what Kafka's own console consumer and a Redis reader see, before the judge (crate::checker)
 //! made.rs     topics, users and rights as the servers tell them      stages.rs  where the time goes
+//! first.rs    the README's first pipeline, followed as it is printed
 //! ```
 //!
 //! [`run`] goes through them in this order; its exit says whether everything held.
 
 mod cluster;
+mod first;
 mod guard;
 mod made;
 mod stages;
@@ -75,6 +77,11 @@ fn show(options: &Options, progress: &Progress, stack: &Stack, cluster: &Cluster
     let memory_holds = workers::print_memory(stack, cluster)?;
     let restarts_hold = workers::print_restarts(cluster, &killed)?;
     stages.end("report");
+    if stack.is_local() {
+        progress.line("demo", "the README's first pipeline: kubectl apply, kafka-console-producer, GET");
+        first::follow(stack, cluster)?;
+        stages.end("first pipeline");
+    }
     println!("time      {stages}");
     let good = verdict.holds() && memory_holds && restarts_hold;
     println!("\n{}", if good { "Everything held." } else { "SOMETHING DID NOT HOLD: see above." });
