@@ -57,7 +57,11 @@ impl<'a> Cluster<'a> {
             return Ok(());
         }
         progress.line("demo", "removing what an earlier demo left");
-        self.kubectl(&["-n", NAMESPACE, "delete", "evp,csync", "--all", "--wait=true", "--timeout=120s"])?;
+        // An install that failed, or somebody who removed the CRDs, leaves the namespace alone.
+        let kinds = self.kubectl(&["api-resources", "--api-group=sluice.dev", "--cached=false", "-o", "name"])?;
+        if !kinds.trim().is_empty() {
+            self.kubectl(&["-n", NAMESPACE, "delete", "evp,csync", "--all", "--wait=true", "--timeout=120s"])?;
+        }
         self.kubectl(&["delete", "namespace", NAMESPACE, "--wait=true", "--timeout=120s"])?;
         Ok(())
     }
