@@ -103,7 +103,9 @@ fn feed<K: SluiceKind>(ctx: &Context, listing: &Mutex<Listing>, event: &Event<De
                 claimant.kind == K::KIND && listing.get(&Trigger::from(*claimant)) != Some(&claimant.uid)
             };
             let gone: Vec<Claimant> = ctx.claims.lock().claimants().filter(gone).cloned().collect();
-            gone.iter().for_each(|who| forget(ctx, who));
+            for who in &gone {
+                forget(ctx, who);
+            }
             listing.clear();
             ctx.claims.listed(K::KIND);
         }
