@@ -48,8 +48,15 @@ impl Client {
         self.runtime.block_on(opener.open(node))
     }
 
+    /// Opens as the driver does, which begins again when something changed meanwhile: nodes learn of a failover or of a
+    /// moved slot one after the other, and each answer may come from another one.
     fn open(&self, node: &NodeId) -> (ShardHandle, Vec<(String, String)>) {
-        self.try_open(node).unwrap_or_else(|error| panic!("{node}: {error}"))
+        let mut opened = None;
+        wait_for("the nodes agree", || {
+            opened = Some(self.try_open(node)).filter(|result| !matches!(result, Err(OpenError::Raced)));
+            opened.is_some()
+        });
+        opened.expect("waited for").unwrap_or_else(|error| panic!("{node}: {error}"))
     }
 
     /// One call of the script.
