@@ -31,7 +31,7 @@ phase_demo() {
   stack exec -- env ORDERS="${SLUICE_DEMO_ORDERS:-3000}" "$CARGO_TARGET_DIR/debug/demo"
 }
 
-declare -A limit=([format]=60 [lint]=1500 [pure]=60 [licenses]=900 [build]=2400 [unit]=600 [reap]=60 [stack]=2400 [chart]=120 [images]=2400 [stacktests]=1500 [demo]=420)
+declare -A limit=([format]=180 [lint]=1500 [pure]=180 [licenses]=900 [build]=2400 [unit]=1200 [reap]=180 [stack]=2400 [chart]=360 [images]=2400 [stacktests]=2400 [demo]=900)
 all=(format pure build reap unit lint licenses stack chart images stacktests demo)
 
 failed() {

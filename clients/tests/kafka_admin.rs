@@ -15,7 +15,7 @@ use sluice_clients::kafka::admin::{
     ScramOutcome, ScramUser, TopicCreation, TopicDescription, TopicPartition,
 };
 
-const DEADLINE: Duration = Duration::from_secs(20);
+const DEADLINE: Duration = Duration::from_secs(60);
 
 fn admin() -> Admin {
     Admin::new(&stack::kafka_as_admin(), DEADLINE).unwrap()
@@ -87,7 +87,12 @@ async fn topics_are_created_grown_configured_and_deleted() {
     let altered = admin.alter_topic_configs(&BTreeMap::from([(name.clone(), changes)])).await.unwrap();
     assert_eq!(altered[&name], Ok(()));
     stack::until("the changed settings", || async {
-        let config = admin.describe_topic_configs(&names([&name])).await.unwrap()[&name].clone().unwrap();
+        let described = admin.describe_topic_configs(&names([&name])).await.unwrap().remove(&name).unwrap();
+        // The broker that is asked now may know less than the one before.
+        let config = match described {
+            Err(AdminError::NotFound(_)) => return None,
+            config => config.unwrap(),
+        };
         let (retention, cleanup) = (&config["retention.ms"], &config["cleanup.policy"]);
         (retention.value.as_deref() == Some("12345")
             && retention.source == ConfigSource::Topic
@@ -106,8 +111,11 @@ async fn topics_are_created_grown_configured_and_deleted() {
     })
     .await;
 
-    let second = created(&admin, wanted).await;
-    assert_ne!(first.id, second.id, "another incarnation has another id");
+    assert_eq!(admin.create_topics(&[wanted], false).await.unwrap()[&name], Ok(TopicCreation::Created));
+    stack::until("another incarnation has another id", || async {
+        (described(&admin, &name).await.id != first.id).then_some(())
+    })
+    .await;
     admin.delete_topics(&names([&name])).await.unwrap();
 }
 
@@ -144,10 +152,18 @@ async fn a_generated_user_sees_its_own_topic_and_no_other() {
     ];
     let outcomes = admin.create_acls(&bindings).await.unwrap();
     assert_eq!(outcomes, vec![Ok(()); 4]);
-    let known = admin.describe_scram_users(Some(&names([&user, "nobody-of-this-name"]))).await.unwrap();
+    let asked = names([&user, "nobody-of-this-name"]);
+    let known = stack::until("the user is described", || async {
+        let known = admin.describe_scram_users(Some(&asked)).await.unwrap();
+        (known[&user] != Ok(None)).then_some(known)
+    })
+    .await;
     assert_eq!(known[&user], Ok(Some(ScramUser { iterations: 4096 })));
     assert_eq!(known["nobody-of-this-name"], Ok(None));
-    assert!(admin.describe_scram_users(None).await.unwrap().contains_key(&user));
+    stack::until("the user is listed", || async {
+        admin.describe_scram_users(None).await.unwrap().contains_key(&user).then_some(())
+    })
+    .await;
 
     let as_user = Admin::new(&stack::kafka_as(&user, "first"), DEADLINE).unwrap();
     let both = names([&own, &foreign]);
@@ -159,9 +175,13 @@ async fn a_generated_user_sees_its_own_topic_and_no_other() {
     let denied = seen[&foreign].as_ref().unwrap_err();
     assert_eq!(denied.category(), "Authorization", "{denied}");
     assert!(matches!(denied, AdminError::Authorization { code: RDKafkaErrorCode::TopicAuthorizationFailed, .. }));
-    let refused = as_user.create_topics(&[topic(&stack::unique("refused"), 1)], false).await.unwrap();
+    // Changes go to a broker where the user may not be known yet: then the call as a whole fails.
+    let new = [topic(&stack::unique("refused"), 1)];
+    let refused =
+        stack::until("an answer to a creation", || async { as_user.create_topics(&new, false).await.ok() }).await;
     assert_eq!(refused.values().next().unwrap().as_ref().unwrap_err().category(), "Authorization");
-    assert_eq!(as_user.create_acls(&bindings).await.unwrap()[0].as_ref().unwrap_err().category(), "Authorization");
+    let refused = stack::until("an answer about rights", || async { as_user.create_acls(&bindings).await.ok() }).await;
+    assert_eq!(refused[0].as_ref().unwrap_err().category(), "Authorization");
 
     // Sweep: find by prefix, delete exactly what was found, and once more for nothing.
     let found = stack::until("all bindings are listed", || async {
@@ -171,9 +191,14 @@ async fn a_generated_user_sees_its_own_topic_and_no_other() {
     .await;
     assert_eq!(found.iter().collect::<BTreeSet<_>>(), bindings.iter().collect::<BTreeSet<_>>());
     let of_one = AclFilter { principal: Some(principal), ..AclFilter::default() };
-    assert_eq!(admin.describe_acls(&of_one).await.unwrap().len(), 4);
-    let on_own = AclFilter { resource: Some((AclResource::Topic, PatternType::Literal, own.clone())), ..of_one };
-    assert_eq!(admin.describe_acls(&on_own).await.unwrap().len(), 2);
+    let on_own =
+        AclFilter { resource: Some((AclResource::Topic, PatternType::Literal, own.clone())), ..of_one.clone() };
+    for (filter, count) in [(of_one, 4), (on_own, 2)] {
+        stack::until("the filtered bindings are listed", || async {
+            (admin.describe_acls(&filter).await.unwrap().len() == count).then_some(())
+        })
+        .await;
+    }
     let twice: Vec<_> = found.iter().chain(&found).cloned().collect();
     assert_eq!(admin.delete_acls(&twice).await.unwrap(), vec![Ok(1); 8]);
     assert_eq!(admin.delete_acls(&found).await.unwrap(), vec![Ok(0); 4]);
@@ -181,12 +206,12 @@ async fn a_generated_user_sees_its_own_topic_and_no_other() {
     let delete = ScramChange::Delete { user: user.clone() };
     assert_eq!(admin.alter_scram_users(std::slice::from_ref(&delete)).await.unwrap()[&user], Ok(ScramOutcome::Changed));
     assert_eq!(admin.alter_scram_users(&[delete]).await.unwrap()[&user], Ok(ScramOutcome::NotFound));
-    let after = stack::until("the user cannot log in any more", || async {
+    stack::until("the user cannot log in any more", || async {
         let fresh = Admin::new(&stack::kafka_as(&user, "first"), Duration::from_secs(3)).unwrap();
-        fresh.describe_topics(&both).await.err()
+        // A broker that is slow to answer says nothing about the user.
+        fresh.describe_topics(&both).await.err().filter(|error| error.category() == "Authentication")
     })
     .await;
-    assert_eq!(after.category(), "Authentication", "{after}");
     admin.delete_topics(&both).await.unwrap();
 }
 
@@ -222,12 +247,12 @@ async fn foreign_groups_and_transactional_ids_are_refused() {
     assert!(admin.create_acls(&bindings).await.unwrap().iter().all(Result::is_ok));
 
     let own = format!("{user}/pod-0/0");
-    let producer =
-        stack::until("the worker's own transactional id is taken", || async { transactional(&user, &own).ok() }).await;
-    producer.begin_transaction().unwrap();
-    producer.send(BaseRecord::<(), str>::to(&output).payload("x")).unwrap();
-    producer.flush(DEADLINE).unwrap();
-    producer.commit_transaction(DEADLINE).unwrap();
+    // The coordinator and the leader of the topic learn of the rights one after the other.
+    stack::until("the worker's own transactional id is taken and its topic written", || async {
+        let producer = transactional(&user, &own).ok()?;
+        commit_one(&producer, &output).map_err(|error| eprintln!("not yet: {error}")).ok()
+    })
+    .await;
     for id in [format!("{user}-2/pod-0/0"), user.clone(), "somebody-else".to_owned()] {
         let code = transactional(&user, &id).err().and_then(|error| error.rdkafka_error_code());
         assert_eq!(code, Some(RDKafkaErrorCode::TransactionalIdAuthorizationFailed), "{id}");
@@ -248,7 +273,15 @@ fn transactional(user: &str, id: &str) -> rdkafka::error::KafkaResult<BaseProduc
     let mut config = stack::kafka_as(user, "pw");
     config.set("transactional.id", id);
     let producer: BaseProducer = config.create()?;
-    producer.init_transactions(Duration::from_secs(10)).map(|()| producer)
+    producer.init_transactions(DEADLINE).map(|()| producer)
+}
+
+/// Commits a transaction of one record.
+fn commit_one(producer: &BaseProducer, topic: &str) -> rdkafka::error::KafkaResult<()> {
+    producer.begin_transaction()?;
+    producer.send(BaseRecord::<(), str>::to(topic).payload("x")).map_err(|(error, _)| error)?;
+    producer.flush(DEADLINE)?;
+    producer.commit_transaction(DEADLINE)
 }
 
 /// Why a record was not taken.
@@ -269,16 +302,22 @@ fn delivery(user: &str, topic: &str) -> Option<RDKafkaErrorCode> {
     *producer.context().0.lock().unwrap()
 }
 
-/// The first error a consumer meets.
+/// The first thing a consumer is refused.
 fn first_error(user: &str, group: &str, topic: &str) -> RDKafkaErrorCode {
     let mut config = stack::kafka_as(user, "pw");
     config.set("group.id", group);
     let consumer: BaseConsumer = config.create().unwrap();
     consumer.subscribe(&[topic]).unwrap();
-    let deadline = Instant::now() + Duration::from_secs(30);
+    // Trouble with connections is none of it.
+    let trouble =
+        [RDKafkaErrorCode::BrokerTransportFailure, RDKafkaErrorCode::AllBrokersDown, RDKafkaErrorCode::Authentication];
+    let deadline = Instant::now() + Duration::from_secs(90);
     while Instant::now() < deadline {
         if let Some(Err(error)) = consumer.poll(Duration::from_millis(100)) {
-            return error.rdkafka_error_code().unwrap();
+            let code = error.rdkafka_error_code().unwrap();
+            if !trouble.contains(&code) {
+                return code;
+            }
         }
     }
     panic!("{group} reads {topic} without an error");
@@ -309,7 +348,13 @@ async fn committed_offsets_carry_their_metadata() {
         (TopicPartition::new(&name, 0), commit(7, "v1;records=3;busy=…")),
         (TopicPartition::new(&name, 2), commit(0, "")),
     ]);
-    let outcomes = admin.alter_group_offsets(&group, &offsets).await.unwrap();
+    // The coordinator may be the last broker to learn of the topic.
+    let outcomes = stack::until("the coordinator knows the topic", || async {
+        let outcomes = admin.alter_group_offsets(&group, &offsets).await.unwrap();
+        let unknown = outcomes.values().any(|outcome| matches!(outcome, Err(AdminError::NotFound(_))));
+        (!unknown).then_some(outcomes)
+    })
+    .await;
     assert!(outcomes.len() == 2 && outcomes.values().all(Result::is_ok), "{outcomes:?}");
     let read = admin.list_group_offsets(&group, None, true).await.unwrap();
     assert_eq!(read.committed, offsets);
@@ -322,7 +367,7 @@ async fn committed_offsets_carry_their_metadata() {
 
     // With a member the group is described with its assignment, and neither its offsets nor itself can be touched.
     let mut config = stack::kafka_as_admin();
-    config.set("group.id", &group).set("session.timeout.ms", "6000").set("enable.auto.commit", "false");
+    config.set("group.id", &group).set("session.timeout.ms", "45000").set("enable.auto.commit", "false");
     let consumer: BaseConsumer = config.create().unwrap();
     consumer.subscribe(&[&name]).unwrap();
     let assigned = stack::until("the consumer has all partitions", || async {
@@ -362,7 +407,7 @@ async fn the_end_of_a_partition_depends_on_the_isolation() {
     let mut config = stack::kafka_as_admin();
     config.set("transactional.id", stack::unique("tx"));
     let producer: BaseProducer = config.create().unwrap();
-    let timeout = Duration::from_secs(20);
+    let timeout = DEADLINE;
     producer.init_transactions(timeout).unwrap();
     producer.begin_transaction().unwrap();
     for _ in 0..3 {
@@ -418,7 +463,7 @@ async fn a_topic_that_was_asked_for_too_early_can_be_read_soon_after() {
         outcomes.values().all(Result::is_ok).then_some(())
     })
     .await;
-    assert!(start.elapsed() < Duration::from_secs(10), "took {:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(60), "took {:?}", start.elapsed());
     admin.delete_topics(&[name]).await.unwrap();
 }
 
@@ -446,7 +491,8 @@ async fn refusals_are_told_apart() {
     assert!(empty.is_err() || empty.unwrap().values().all(Result::is_err));
     assert!(admin.create_topics(&[], false).await.unwrap().is_empty());
 
-    let liar = Admin::new(&stack::kafka_as("admin", "wrong"), Duration::from_secs(3)).unwrap();
+    // The time is waited out: a login may be refused because its user is not known yet.
+    let liar = Admin::new(&stack::kafka_as("admin", "wrong"), Duration::from_secs(10)).unwrap();
     let error = liar.describe_topics(&names([&name])).await.unwrap_err();
     assert_eq!((error.category(), error.retryable()), ("Authentication", false), "{error}");
     assert!(!error.to_string().contains("wrong"), "no secret in {error}");
@@ -470,15 +516,17 @@ async fn nobody_there_ends_by_the_deadline() {
         let error = outcome.unwrap_err();
         assert_eq!((error.category(), error.retryable()), ("TimedOut", true), "{error}");
     }
-    assert!(start.elapsed() < Duration::from_secs(4), "took {:?}", start.elapsed());
+    // The client's own time-outs are a minute: ten seconds more are the machine's.
+    assert!(start.elapsed() < Duration::from_secs(10), "took {:?}", start.elapsed());
     assert!(admin.last_trouble().unwrap().contains(&port.to_string()));
 
-    // A caller that gives up early leaves nothing behind, and closing with a call under way does not block.
+    // A caller that gives up early leaves nothing behind, and closing does not wait for a call under way, which has a minute.
+    let admin = Admin::new(&config, DEADLINE).unwrap();
     let short = tokio::time::timeout(Duration::from_millis(20), admin.describe_topics(&names(["x"]))).await;
     assert!(short.is_err());
     let start = Instant::now();
     drop(admin);
-    assert!(start.elapsed() < Duration::from_millis(100), "closing took {:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(10), "closing took {:?}", start.elapsed());
 }
 
 /// Tasks of a multi-threaded runtime must be able to hold these futures.

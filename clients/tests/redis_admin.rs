@@ -31,7 +31,7 @@ fn settings(addresses: &[String]) -> RedisSettings {
         seeds: addresses.iter().map(|address| NodeAddress::parse(address).unwrap()).collect(),
         tls: Some(RedisTls { ca_pem: Some(stack::redis_ca()) }),
         user: Some(RedisUser { name, password: password.into() }),
-        timeouts: RedisTimeouts { connect: Duration::from_secs(10), response: Duration::from_secs(10) },
+        timeouts: RedisTimeouts { connect: Duration::from_secs(30), response: Duration::from_secs(30) },
     }
 }
 
@@ -55,8 +55,8 @@ async fn login(address: &str, user: &str, password: &str) -> redis::RedisResult<
     let info = addr.into_connection_info()?.set_redis_settings(login);
     let certificates = TlsCertificates { client_tls: None, root_cert: Some(stack::redis_ca()) };
     let config = redis::AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(Duration::from_secs(10)))
-        .set_response_timeout(Some(Duration::from_secs(10)));
+        .set_connection_timeout(Some(Duration::from_secs(30)))
+        .set_response_timeout(Some(Duration::from_secs(30)));
     Client::build_with_tls(info, certificates)?.get_multiplexed_async_connection_with_config(&config).await
 }
 
@@ -392,7 +392,7 @@ async fn write_keys(prefix: &str, count: u64) {
 
 /// A Redis of the test's own, without TLS and users.
 fn local(mode: RedisMode, seeds: Vec<NodeAddress>) -> RedisSettings {
-    let timeouts = RedisTimeouts { connect: Duration::from_secs(2), response: Duration::from_secs(2) };
+    let timeouts = RedisTimeouts { connect: Duration::from_secs(30), response: Duration::from_secs(30) };
     RedisSettings { mode, seeds, tls: None, user: None, timeouts }
 }
 

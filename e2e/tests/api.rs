@@ -43,14 +43,14 @@ impl<'a> Api<'a> {
                 "wait",
                 "--for=condition=NamesAccepted",
                 "--for=condition=Established",
-                "--timeout=60s",
+                "--timeout=120s",
                 &name,
             ]);
         }
         // Established is not yet served: the server publishes discovery, and then a kind's part of OpenAPI, some time later.
         for kind in KINDS {
-            wait_for(Duration::from_secs(60), || api.is_served(kind).then_some(()))
-                .unwrap_or_else(|| panic!("{kind} are not served a minute after they were established"));
+            wait_for(Duration::from_secs(120), || api.is_served(kind).then_some(()))
+                .unwrap_or_else(|| panic!("{kind} are not served two minutes after they were established"));
         }
         api
     }

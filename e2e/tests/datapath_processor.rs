@@ -25,7 +25,7 @@ fn every_order_ends_where_it_belongs() {
     acquit(trial);
     // Another client in another language sees the same committed records.
     let ours = kafka::dump(scenario.kafka, &scenario.enriched()).or_fail();
-    let theirs = console::dump(scenario.kafka, &scenario.enriched(), Duration::from_secs(5)).or_fail();
+    let theirs = console::dump(scenario.kafka, &scenario.enriched(), &ours).or_fail();
     let differs = ours.records.iter().zip(&theirs.records).find(|(one, other)| one != other);
     assert!(differs.is_none(), "{differs:?}");
     assert_eq!(ours.records.len(), theirs.records.len());
@@ -130,7 +130,7 @@ fn a_worker_dies_at_each_step_of_a_transaction() {
         for (number, place) in PLACES.into_iter().enumerate() {
             let armed = format!("{place}:{}", 2 + seed % 3);
             trial.spawn("w-0", &[("SLUICE_FAILPOINT", &armed)]).or_fail();
-            let status = trial.workers[0].wait_exit(Duration::from_secs(60)).or_fail();
+            let status = trial.workers[0].wait_exit(Duration::from_secs(120)).or_fail();
             assert!(!status.success(), "{place}: {status}");
             trial.wait_sent((number as u64 + 1) * 500).or_fail();
         }

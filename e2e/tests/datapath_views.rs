@@ -110,7 +110,7 @@ fn a_promoted_replica_that_lost_writes_is_repaired() {
         promoted.send(&[b"CLUSTER", b"FAILOVER", b"TAKEOVER"]).or_fail();
         replica.thaw().expect("thawed");
         promoted.receive().or_fail();
-        let after = wait_for("the others know the new master", Duration::from_secs(30), || {
+        let after = wait_for("the others know the new master", Duration::from_secs(90), || {
             let snapshots = trial.snapshots().unwrap_or_default();
             let known = snapshots.iter().any(|snapshot| snapshot.shard == redis.addresses()[3]);
             Ok(known.then(|| progress(&snapshots, &redis.addresses()[3])))
@@ -184,7 +184,7 @@ fn move_slots(scenario: &Scenario<'_>, redis: &OwnedRedis, slots: &[u16]) {
                 break;
             }
             let (user, password) = (redis.username(), redis.password().expose_secret());
-            let mut words: Vec<&[u8]> = vec![b"MIGRATE", host.as_bytes(), port.as_bytes(), b"", b"0", b"5000"];
+            let mut words: Vec<&[u8]> = vec![b"MIGRATE", host.as_bytes(), port.as_bytes(), b"", b"0", b"15000"];
             words.extend([b"REPLACE".as_slice(), b"AUTH2", user.as_bytes(), password.as_bytes(), b"KEYS"]);
             words.extend(keys.iter().map(Vec::as_slice));
             from.command(&words).or_fail();

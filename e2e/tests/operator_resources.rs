@@ -57,23 +57,25 @@ fn a_pipeline_gets_what_it_needs_then_all_is_still_and_deletion_takes_what_it_is
     let Some(stack) = require(&EVERYTHING) else { return };
     let mut operator = Operator::start(&stack, "all");
     operator.apply(PIPELINE);
-    operator.in_namespace(&["wait", "--for=condition=Ready", "--timeout=60s", "evp/orders"]);
+    operator.in_namespace(&["wait", "--for=condition=Ready", "--timeout=120s", "evp/orders"]);
     let orders = operator.wait_condition("evp", "orders", "Ready", ("True", "Stopped"));
 
     let internal = format!("sluice.{0}.{0}.eventpipeline.orders.model", operator.name);
     let wanted = [format!("{}.created", operator.name), format!("{}.rejected", operator.name), internal.clone()];
-    assert_eq!(topics(&operator), BTreeSet::from(wanted.clone()));
+    // Brokers learn of topics and rights one after another, and the tools ask any of them.
+    wait_equal(|| topics(&operator), &BTreeSet::from(wanted.clone()));
     for topic in orders["status"]["topics"].as_array().expect("topics") {
         assert_eq!(topic["ownership"], "Created", "{topic}");
     }
     // Source 2, dead letters 2, view topic read and write 3, two groups 4, transactional ids 2.
-    assert_eq!(acls(&operator, "eventpipeline", "orders").len(), 13);
+    wait_equal(|| acls(&operator, "eventpipeline", "orders").len(), &13);
     let nodes = operator.redis.addresses().len();
     assert_eq!(redis_nodes_with_user(&operator, "eventpipeline", "orders"), nodes);
     for (kind, name) in [("deployment", "evp-orders"), ("pdb", "evp-orders"), ("serviceaccount", "evp-orders")] {
-        assert!(operator.get(kind, name).is_some(), "{kind}/{name} should be there");
+        assert!(wait_for(PATIENCE, || operator.get(kind, name)).is_some(), "{kind}/{name} should be there");
     }
 
+    wait_rest(&operator);
     is_still(&operator);
     // A new process knows nothing but what it reads: it must find nothing to do.
     operator.kill();
@@ -88,15 +90,36 @@ fn a_pipeline_gets_what_it_needs_then_all_is_still_and_deletion_takes_what_it_is
     operator.in_namespace(&["patch", "evp", "orders", "--type=merge", "-p", all]);
     wait_for(PATIENCE, || operator.get("evp", "orders")?["metadata"]["finalizers"].as_array().map(drop))
         .expect("a finalizer while something is to be deleted");
-    operator.in_namespace(&["delete", "evp", "orders", "--timeout=60s"]);
-    assert_eq!(topics(&operator), BTreeSet::new());
-    assert_eq!(acls(&operator, "eventpipeline", "orders"), Vec::<String>::new());
+    operator.in_namespace(&["delete", "evp", "orders", "--timeout=120s"]);
+    wait_equal(|| topics(&operator), &BTreeSet::new());
+    wait_equal(|| acls(&operator, "eventpipeline", "orders"), &Vec::new());
     assert_eq!(redis_nodes_with_user(&operator, "eventpipeline", "orders"), 0);
     let exists =
         |key: &str| operator.redis.cli(1, &["-c", "EXISTS", &format!("{}:{key}", operator.name)]).expect("redis");
     assert_eq!(exists("order:{1}").trim(), "0", "keys of the view go");
     assert_eq!(exists("other").trim(), "1", "other keys stay");
     operator.redis.cli(1, &["-c", "DEL", &format!("{}:other", operator.name)]).expect("redis");
+}
+
+/// Waits until something is so; fails with how it is instead.
+fn wait_equal<T: PartialEq + std::fmt::Debug>(found: impl Fn() -> T, wanted: &T) {
+    if wait_for(PATIENCE, || (found() == *wanted).then_some(())).is_none() {
+        assert_eq!(found(), *wanted);
+    }
+}
+
+/// Ready comes before the first measured lag, which is written once: waits until nothing was for three sweeps.
+fn wait_rest(operator: &Operator<'_>) {
+    let version = || operator.get("evp", "orders").map(|orders| orders["metadata"]["resourceVersion"].clone());
+    let mut since = (None, Instant::now());
+    wait_for(PATIENCE, || {
+        let now = version();
+        if now != since.0 {
+            since = (now, Instant::now());
+        }
+        (since.1.elapsed() > Duration::from_secs(6)).then_some(())
+    })
+    .expect("a status that is written no more");
 }
 
 /// Two rounds of the sweeps without a single request that is not a read.

@@ -81,8 +81,8 @@ fn the_operator_uses_every_right_of_the_chart_and_needs_no_other() {
     }
     wait_for(PATIENCE, || (config_maps(&operator, "evp-orders") == 2).then_some(()))
         .expect("two configurations are kept");
-    operator.in_namespace(&["delete", "evp/orders", "csync/cache", "--timeout=60s"]);
-    operator.kubectl(&["delete", "crd", "podmonitors.monitoring.coreos.com", "--timeout=60s"]);
+    operator.in_namespace(&["delete", "evp/orders", "csync/cache", "--timeout=120s"]);
+    operator.kubectl(&["delete", "crd", "podmonitors.monitoring.coreos.com", "--timeout=120s"]);
 
     // Watches are in the log when they have ended.
     operator.kill();

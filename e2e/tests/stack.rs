@@ -14,7 +14,7 @@ use sluice_e2e::stack::kafka::{Compiler, KafkaOptions, Security};
 use sluice_e2e::stack::redis::RedisOptions;
 use sluice_e2e::stack::{Group, Kube, Stack, StackError, output, require, require_local, wait_for};
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(90);
 
 /// A name that no other test, and no earlier run, uses.
 fn unique(prefix: &str) -> String {
@@ -53,10 +53,11 @@ fn topics_are_replicated_and_never_made_by_accident() {
     let Some(stack) = require(&[Group::Kafka]) else { return };
     let kafka = stack.kafka().expect("required");
     let producer: BaseProducer = kafka.client_config().set("message.timeout.ms", "3000").create().expect("a producer");
-    let metadata =
-        producer.client().fetch_metadata(Some(&unique("absent")), Duration::from_secs(10)).expect("metadata");
+    let metadata = producer.client().fetch_metadata(Some(&unique("absent")), PATIENCE).expect("metadata");
     assert!(metadata.topics().iter().all(|topic| topic.error().is_some()), "asking for a topic must not make it");
-    assert_eq!(metadata.brokers().len(), 3);
+    // A broker that a busy machine kept from its heartbeats is left out until it is heard again.
+    let brokers = || producer.client().fetch_metadata(None, PATIENCE).ok().map(|metadata| metadata.brokers().len());
+    assert!(wait_for(PATIENCE, || brokers().filter(|count| *count == 3)).is_some(), "{:?} brokers", brokers());
 }
 
 #[test]
@@ -95,17 +96,18 @@ fn a_broker_of_ones_own_keeps_its_data_through_kill_9() {
     let options = KafkaOptions { heap_mib: 256, compiler: Compiler::Quick, ..bench };
     let kafka = stack.start_kafka(&options).expect("started");
     printed(kafka.tool("kafka-topics").expect("local").args(["--create", "--topic", "kept"]));
-    produce(&kafka.client_config(), "kept", "before").expect("produced");
+    produce(&kafka.client_config(), "kept", "before", PATIENCE).expect("produced");
 
     let broker = kafka.broker(1).expect("the only one");
     broker.kill9().expect("killed");
-    assert!(produce(&kafka.client_config(), "kept", "lost").is_err(), "a dead broker must not answer");
+    let lost = produce(&kafka.client_config(), "kept", "lost", Duration::from_secs(3));
+    assert!(lost.is_err(), "a dead broker must not answer");
     broker.start_and_wait().expect("started again");
-    produce(&kafka.client_config(), "kept", "after").expect("produced");
+    produce(&kafka.client_config(), "kept", "after", PATIENCE).expect("produced");
 
     let mut consumer = kafka.tool("kafka-console-consumer").expect("local");
     let read =
-        printed(consumer.args(["--topic", "kept", "--from-beginning", "--max-messages", "2", "--timeout-ms", "20000"]));
+        printed(consumer.args(["--topic", "kept", "--from-beginning", "--max-messages", "2", "--timeout-ms", "60000"]));
     assert_eq!(read.lines().collect::<Vec<_>>(), ["before", "after"]);
 }
 
@@ -127,13 +129,13 @@ fn a_broker_that_lost_its_users_lets_the_administrator_in_again() {
     printed(kafka.tool("kafka-topics").expect("local").arg("--list"));
 }
 
-fn produce(config: &ClientConfig, topic: &str, value: &str) -> rdkafka::error::KafkaResult<()> {
-    let producer: BaseProducer = config.clone().set("message.timeout.ms", "3000").create()?;
+fn produce(config: &ClientConfig, topic: &str, value: &str, limit: Duration) -> rdkafka::error::KafkaResult<()> {
+    let producer: BaseProducer = config.clone().set("message.timeout.ms", limit.as_millis().to_string()).create()?;
     producer.send(BaseRecord::<(), str>::to(topic).payload(value)).map_err(|(error, _)| error)?;
     // `flush` alone is content with a record that has timed out.
-    producer.flush(Duration::from_secs(10))?;
+    producer.flush(limit * 2)?;
     let consumer: BaseConsumer = config.create()?;
-    let (low, high) = consumer.fetch_watermarks(topic, 0, Duration::from_secs(3))?;
+    let (low, high) = consumer.fetch_watermarks(topic, 0, limit)?;
     assert!(high > low, "the record is in the log");
     Ok(())
 }
@@ -175,7 +177,7 @@ int main(int count, char **arguments) {
   }
   inet_pton(AF_INET, arguments[1], &a.sin_addr);
   a.sin_port = htons(atoi(arguments[2]));
-  alarm(20);
+  alarm(100);
   while (connect(s, (struct sockaddr *)&a, sizeof a)) { close(s); usleep(200000); s = socket(AF_INET, SOCK_STREAM, 0); }
   char buffer[8];
   return count > 3 || read(s, buffer, 5) == 5 ? 0 : 1;
@@ -192,17 +194,26 @@ fn restricted_pods_from_a_built_image_reach_services_and_kafka() {
     let label = "pod-security.kubernetes.io/enforce=restricted";
     printed(kube.kubectl().args(["create", "namespace", &namespace]));
     printed(kube.kubectl().args(["label", "namespace", &namespace, label]));
+    // The controller makes it a moment later, and admission waits for it no longer than a second or two.
+    printed(kube.kubectl().args([
+        "-n",
+        &namespace,
+        "wait",
+        "--for=create",
+        "serviceaccount/default",
+        "--timeout=120s",
+    ]));
 
     apply(kube, &namespace, &pod("server", &tag, "[]"));
     apply(kube, &namespace, SERVICE);
-    printed(kube.kubectl().args(["-n", &namespace, "wait", "--for=condition=Ready", "pod/server", "--timeout=60s"]));
+    printed(kube.kubectl().args(["-n", &namespace, "wait", "--for=condition=Ready", "pod/server", "--timeout=120s"]));
     let jsonpath = "jsonpath={.spec.clusterIP}";
     let address = printed(kube.kubectl().args(["-n", &namespace, "get", "service", "probe", "-o", jsonpath]));
     apply(kube, &namespace, &pod("to-service", &tag, &format!(r#"["{address}", "80"]"#)));
     apply(kube, &namespace, &pod("to-kafka", &tag, r#"["10.44.0.1", "9092", "connected"]"#));
     for name in ["pod/to-service", "pod/to-kafka"] {
         let succeeded = "--for=jsonpath={.status.phase}=Succeeded";
-        printed(kube.kubectl().args(["-n", &namespace, "wait", succeeded, name, "--timeout=60s"]));
+        printed(kube.kubectl().args(["-n", &namespace, "wait", succeeded, name, "--timeout=120s"]));
     }
     let root = pod("root", &tag, "[]").replace("runAsUser: 65532", "runAsUser: 0");
     let refused = try_apply(kube, &namespace, &root).expect_err("a root pod must be refused");

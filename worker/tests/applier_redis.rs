@@ -6,7 +6,7 @@ mod support;
 use std::sync::Arc;
 
 use redis::Pipeline;
-use sluice_clients::redis::{Links, NodeId, RedisFault, RedisSettings, Slot, SlotSet, Topology, only};
+use sluice_clients::redis::{Links, NodeId, RedisFault, RedisSettings, RedisTimeouts, Slot, SlotSet, Topology, only};
 use sluice_crds::names::{InstanceId, ResourceUid, WatermarkKeys};
 use sluice_crds::v1alpha1::RedisMode;
 use sluice_crds::worker_config::RedisEndpoint;
@@ -27,11 +27,15 @@ struct Client {
 
 fn client(mode: RedisMode, addresses: Vec<String>) -> Client {
     let settings = RedisSettings::from_endpoint(&RedisEndpoint { mode, addresses, tls: None, user: None });
+    // A busy machine is no outage.
+    let patience = std::time::Duration::from_secs(30);
+    let timeouts = RedisTimeouts { connect: patience, response: patience };
+    let settings = RedisSettings { timeouts, ..settings.expect("good settings") };
     let instance = InstanceId::parse("test").expect("an instance");
     let uid = ResourceUid::parse("0b5a1e8e-0000-4000-8000-000000000001").expect("a uid");
     Client {
         runtime: tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime"),
-        links: Links::new(settings.expect("good settings")).expect("good settings"),
+        links: Links::new(settings).expect("good settings"),
         keys: WatermarkKeys::new(&instance, &uid),
         scripts: Scripts::default(),
     }
@@ -215,7 +219,7 @@ fn slots_of_other_nodes_and_slots_in_motion_stay_behind() {
     // A slot in motion: its absent keys cannot be written here any more.
     let moving = Slot::of_key(mine[0].as_bytes());
     move_slot(moving.number(), first, second, &[], || {
-        first.call(&["MIGRATE", "127.0.0.1", &second.port.to_string(), &mine[0], "0", "2000"]);
+        first.call(&["MIGRATE", "127.0.0.1", &second.port.to_string(), &mine[0], "0", "20000"]);
         let outcome = client.apply(&handle, &text, "r2", vec![set(&mine[0], "2"), set(&mine[1], "2")]);
         let expected = Outcome::Applied { behind: vec![moving], text: Some(format!("r2 !5:{moving}")) };
         assert_eq!(outcome, expected);
@@ -270,7 +274,7 @@ fn the_records_come_back_when_their_slot_is_moved_away() {
     assert!(theirs.is_empty());
     // While the slot is on its way, and after.
     move_slot(0, first, second, &[], || {
-        first.call(&["MIGRATE", "127.0.0.1", &second.port.to_string(), &handle.key, "0", "2000"]);
+        first.call(&["MIGRATE", "127.0.0.1", &second.port.to_string(), &handle.key, "0", "20000"]);
         let (moving, fields) = client.open(&node(first));
         assert_eq!(fields, [(FIELD.to_owned(), "r1".to_owned())]);
         assert_eq!(client.apply(&moving, "r1", "r2", vec![]), applied());
@@ -328,9 +332,10 @@ fn a_slot_whose_move_a_failover_cut_off_is_proven_by_nobody() {
     let number = moving.to_string();
     second.call(&["CLUSTER", "SETSLOT", &number, "IMPORTING", &first.node_id()]);
     first.call(&["CLUSTER", "SETSLOT", &number, "MIGRATING", &second.node_id()]);
-    first.call(&["MIGRATE", "127.0.0.1", &second.port.to_string(), &keys[0], "0", "2000"]);
+    first.call(&["MIGRATE", "127.0.0.1", &second.port.to_string(), &keys[0], "0", "20000"]);
     // The replica has the record and the removal of the key, and knows nothing of the move.
-    first.call(&["WAIT", "1", "5000"]);
+    let replicas: i64 = redis::from_redis_value(first.call(&["WAIT", "1", "20000"])).expect("a number");
+    assert_eq!(replicas, 1, "the replica has it");
     let replica = node(&cluster.replicas[0]);
     cluster.masters[0].kill();
     wait_for("the replica is promoted", || client.topology().shard(&replica).is_some());

@@ -216,7 +216,9 @@ fn a_topic_that_is_made_again_is_never_applied() {
     std::thread::sleep(Duration::from_secs(2));
     worker.signal("CONT");
     eventually("applying to stop", || worker.get("/readyz").filter(|(_, body)| body.contains("TopicReplaced")));
-    assert!(says(&worker, "sluice_applier_stopped", "cause=\"TopicReplaced\""));
+    eventually("the stop in the metrics", || {
+        says(&worker, "sluice_applier_stopped", "cause=\"TopicReplaced\"").then_some(())
+    });
     assert_eq!(held(&view.redis), before, "no record of the other topic was applied");
     assert_eq!(worker.stop().code(), Some(0));
     // Another worker with the old configuration does not begin.

@@ -73,14 +73,15 @@ pub fn unique(name: &str) -> String {
     format!("t{}-{}-{name}", std::process::id(), now.as_nanos() % 1_000_000_000)
 }
 
-/// Asks until there is an answer; fails after 30 s with what was waited for.
+/// Asks until there is an answer; fails after 90 s with what was waited for. Brokers learn of topics, users and rights one after
+/// another: whatever one of them has confirmed, another one may not know yet.
 pub async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut ask: impl FnMut() -> F) -> T {
-    let deadline = Instant::now() + Duration::from_secs(30);
+    let deadline = Instant::now() + Duration::from_secs(90);
     loop {
         if let Some(answer) = ask().await {
             return answer;
         }
-        assert!(Instant::now() < deadline, "{what} did not happen within 30 s");
+        assert!(Instant::now() < deadline, "{what} did not happen within 90 s");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }

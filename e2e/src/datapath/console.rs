@@ -15,8 +15,25 @@ const NULL: &str = "\u{2}null\u{2}";
 /// What it looks like then.
 const NULL_PRINTED: &str = "\\x02null\\x02";
 
-/// All committed records of a topic, as the console consumer prints them. It ends when nothing came for `idle`.
-pub fn dump(kafka: &Kafka, topic: &str, idle: Duration) -> Result<TopicDump, HarnessError> {
+/// How long the console consumer waits for a record before it ends, try by try.
+const PATIENCE: [Duration; 3] = [Duration::from_secs(5), Duration::from_secs(15), Duration::from_secs(60)];
+
+/// All committed records of a topic, as the console consumer prints them. It ends when nothing came for a while, its own start
+/// included: it is asked again, with more patience, until it has seen as much as another witness, and believed at last even if
+/// it has not.
+pub fn dump(kafka: &Kafka, topic: &str, other: &TopicDump) -> Result<TopicDump, HarnessError> {
+    let mut seen = TopicDump::default();
+    for patience in PATIENCE {
+        seen = dump_once(kafka, topic, patience)?;
+        if seen.records.len() >= other.records.len() {
+            break;
+        }
+    }
+    Ok(seen)
+}
+
+/// It ends when nothing came for `idle`.
+fn dump_once(kafka: &Kafka, topic: &str, idle: Duration) -> Result<TopicDump, HarnessError> {
     let bytes = "org.apache.kafka.common.serialization.BytesDeserializer";
     let mut command = kafka.tool("kafka-console-consumer")?;
     command.args(["--topic", topic, "--from-beginning", "--isolation-level", "read_committed"]);

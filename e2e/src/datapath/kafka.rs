@@ -1,6 +1,6 @@
 //! Topics, offsets and full dumps by librdkafka.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
@@ -17,7 +17,7 @@ use super::{HarnessError, wait_for};
 use crate::checker::{Record, TopicDump};
 use crate::stack::Kafka;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Runs one of the admin client's futures; its own thread drives it.
 fn block_on<F: Future>(future: F) -> F::Output {
@@ -55,7 +55,7 @@ pub fn create_topics(kafka: &Kafka, topics: &[TopicSpec<'_>]) -> Result<(), Harn
     let consumer = reader(kafka, "uncommitted")?;
     for topic in topics {
         wait_for(&format!("topic {} in the metadata", topic.name), PATIENCE, || {
-            Ok(partitions(&consumer, topic.name).ok().filter(|found| found.len() == topic.partitions as usize))
+            Ok(partitions_now(&consumer, topic.name).ok().filter(|found| found.len() == topic.partitions as usize))
         })?;
     }
     Ok(())
@@ -63,9 +63,10 @@ pub fn create_topics(kafka: &Kafka, topics: &[TopicSpec<'_>]) -> Result<(), Harn
 
 /// Ids of these topics, as the configuration of a worker names them.
 pub fn topic_ids(kafka: &Kafka, topics: &[String]) -> Result<BTreeMap<String, String>, HarnessError> {
-    let ids = known_ids(kafka, topics)?.into_iter();
-    ids.map(|(topic, id)| Ok((topic.clone(), id.ok_or_else(|| undescribed(format!("{topic} is not there")))?)))
-        .collect()
+    // Brokers learn of a new topic one after another.
+    wait_for(&format!("ids of {}", topics.join(", ")), PATIENCE, || {
+        Ok(known_ids(kafka, topics)?.into_iter().map(|(topic, id)| Some((topic, id?))).collect())
+    })
 }
 
 /// Those of these topics that are there.
@@ -122,7 +123,14 @@ pub(crate) fn grouped(kafka: &Kafka, group: &str, isolation: &str) -> Result<Bas
     config.create().during("making a consumer")
 }
 
+/// The partitions of a topic that is there: a broker that does not know it yet is asked again.
 fn partitions(consumer: &BaseConsumer, topic: &str) -> Result<Vec<i32>, HarnessError> {
+    wait_for(&format!("topic {topic} in the metadata"), PATIENCE, || {
+        Ok(Some(partitions_now(consumer, topic)?).filter(|found| !found.is_empty()))
+    })
+}
+
+fn partitions_now(consumer: &BaseConsumer, topic: &str) -> Result<Vec<i32>, HarnessError> {
     let metadata = consumer.fetch_metadata(Some(topic), PATIENCE).during("reading metadata")?;
     let partitions = metadata.topics().iter().filter(|found| found.name() == topic).flat_map(|found| {
         found
@@ -151,8 +159,16 @@ pub(crate) fn ends_by(consumer: &BaseConsumer, topic: &str) -> Result<BTreeMap<i
 
 /// The end of each partition for a `read_committed` reader, once no transaction is open.
 pub fn dump_ends(kafka: &Kafka, topic: &str) -> Result<BTreeMap<i32, i64>, HarnessError> {
+    stable_ends(&reader(kafka, "committed")?, &reader(kafka, "uncommitted")?, topic)
+}
+
+fn stable_ends(
+    committed: &BaseConsumer,
+    uncommitted: &BaseConsumer,
+    topic: &str,
+) -> Result<BTreeMap<i32, i64>, HarnessError> {
     wait_for("no open transaction", PATIENCE, || {
-        let (stable, all) = (ends(kafka, topic, true)?, ends(kafka, topic, false)?);
+        let (stable, all) = (ends_by(committed, topic)?, ends_by(uncommitted, topic)?);
         Ok((stable == all).then_some(stable))
     })
 }
@@ -188,24 +204,26 @@ pub(crate) fn committed_by(consumer: &BaseConsumer, topic: &str) -> Result<BTree
     Ok(offsets.collect())
 }
 
-/// All committed records of a topic, up to the ends it had when the dump began.
+/// All committed records of a topic, once no transaction is open: the markers of the last one follow the offsets it committed
+/// within a moment.
 pub fn dump(kafka: &Kafka, topic: &str) -> Result<TopicDump, HarnessError> {
     let consumer = reader(kafka, "committed")?;
-    let ends = ends_by(&consumer, topic)?;
+    let ends = stable_ends(&consumer, &reader(kafka, "uncommitted")?, topic)?;
     let mut list = TopicPartitionList::new();
     for &partition in ends.keys() {
         list.add_partition_offset(topic, partition, Offset::Beginning).during("naming an offset")?;
     }
     consumer.assign(&list).during("assigning")?;
-    let (mut records, mut open) = (Vec::new(), ends.len());
+    // An end is told again when the topic has grown meanwhile: it counts once.
+    let (mut records, mut open) = (Vec::new(), ends.keys().copied().collect::<BTreeSet<i32>>());
     let mut idle = Instant::now();
-    while open > 0 {
+    while !open.is_empty() {
         match consumer.poll(Duration::from_millis(500)) {
             Some(Ok(message)) => {
                 records.push(record(&message));
                 idle = Instant::now();
             }
-            Some(Err(KafkaError::PartitionEOF(_))) => open -= 1,
+            Some(Err(KafkaError::PartitionEOF(partition))) => drop(open.remove(&partition)),
             Some(Err(source)) => return Err(HarnessError::Kafka { what: "dumping", source }),
             None if idle.elapsed() > PATIENCE => {
                 return Err(HarnessError::Timeout { what: format!("the end of {topic}"), seconds: PATIENCE.as_secs() });

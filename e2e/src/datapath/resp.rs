@@ -14,7 +14,8 @@ use secrecy::{ExposeSecret, SecretString};
 use super::HarnessError;
 use crate::stack::Redis;
 
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Longest wait for one answer: a server on a busy machine, with a disk that is busy too, is slow and not away.
+const PATIENCE: Duration = Duration::from_secs(20);
 /// No reply of ours is larger; a length beyond it is a mistake of the parser.
 const LONGEST: i64 = 512 << 20;
 

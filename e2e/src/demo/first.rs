@@ -19,7 +19,7 @@ pub(super) fn follow(stack: &Stack, cluster: &Cluster<'_>) -> Result<(), Harness
     let value = format!(r#"{{"sent":{}}}"#, now_ms());
     produce(stack, &format!("a/{value}\n"))?;
     let key = format!("{NAME}:{{a}}");
-    wait_for("the README's record in Redis", Duration::from_secs(60), || {
+    wait_for("the README's record in Redis", Duration::from_secs(120), || {
         Ok((stack.redis()?.cli(1, &["-c", "GET", &key])?.trim() == value).then_some(()))
     })?;
     cluster.delete_resource(&format!("evp/{NAME}"))

@@ -20,8 +20,6 @@ use crate::stack::{Kafka, Stack};
 
 /// Clocks and expiry times may be this far apart.
 const SLACK_MS: i64 = 2_000;
-/// How long the console consumer waits for a record before it ends, try by try.
-const PATIENCE: [Duration; 3] = [Duration::from_secs(5), Duration::from_secs(15), Duration::from_secs(60)];
 
 /// What was found.
 pub(super) struct Verdict {
@@ -149,23 +147,14 @@ fn dump_all<const N: usize>(kafka: &Kafka, topics: [&str; N]) -> Result<[TopicDu
     read.try_into().map_err(|_| HarnessError::Process { name: "demo".into(), message: format!("{count} topics read") })
 }
 
-/// A topic as Kafka's console consumer sees it; elsewhere than on this machine, as librdkafka does. The console consumer ends
-/// when nothing came for a while, its own start included: it is asked again, with more patience, until it has seen as much as
-/// librdkafka, and believed at last even if it has not.
+/// A topic as Kafka's console consumer sees it; elsewhere than on this machine, as librdkafka does.
 fn dump(kafka: &Kafka, topic: &str) -> Result<TopicDump, HarnessError> {
     let other = kafka::dump(kafka, topic)?;
     if kafka.broker_count() == 0 {
         return Ok(other);
     }
-    let mut seen = TopicDump::default();
-    for patience in PATIENCE {
-        seen = console::dump(kafka, topic, patience)?;
-        if seen.records.len() >= other.records.len() {
-            break;
-        }
-    }
-    seen.ends = other.ends;
-    Ok(seen)
+    let seen = console::dump(kafka, topic, &other)?;
+    Ok(TopicDump { ends: other.ends, ..seen })
 }
 
 fn fate(key: &[u8], expected: &Expected) -> Fate {

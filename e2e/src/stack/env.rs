@@ -63,6 +63,7 @@ pub fn variables(layout: &Layout, programs: &Programs) -> Result<BTreeMap<&'stat
     }
     if let Some(kube) = &described.kube {
         set.insert("KUBECONFIG", kube.kubeconfig.display().to_string());
+        set.insert("KUBECACHEDIR", layout.kubectl_cache().display().to_string());
         set.insert("CONTAINERD_ADDRESS", kube.containerd.display().to_string());
         set.insert("CONTAINERD_NAMESPACE", "k8s.io".into());
     }

@@ -53,6 +53,11 @@ impl Layout {
         self.run.join("bin")
     }
 
+    /// What kubectl and helm remember of the API server: every stack has the same address, and other kinds.
+    pub fn kubectl_cache(&self) -> PathBuf {
+        self.run.join("kubectl-cache")
+    }
+
     /// Where images are built.
     pub fn image_storage(&self) -> PathBuf {
         self.artifacts().join("buildah")

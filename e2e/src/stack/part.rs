@@ -120,8 +120,8 @@ impl Part {
             let output = files::tail(&self.log, 20);
             return Err(StackError::Command { program: self.spec.argv[0].clone(), status, output });
         }
-        let recorded = wait_for(Duration::from_secs(10), || self.record.exists().then_some(()));
-        recorded.ok_or_else(|| self.timed_out("has not started", 10))
+        let recorded = wait_for(Duration::from_secs(60), || self.record.exists().then_some(()));
+        recorded.ok_or_else(|| self.timed_out("has not started", 60))
     }
 
     /// Waits until it answers.

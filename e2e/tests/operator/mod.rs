@@ -80,6 +80,21 @@ impl<'a> Operator<'a> {
         let mut config: Value = serde_json::from_str(&text).expect("a kubeconfig");
         config["users"][0]["user"] = serde_json::json!({"token": token.trim()});
         self.write("kubeconfig", &config.to_string());
+        self.wait_served();
+    }
+
+    /// Waits until the kinds are served and the account may list them. Established is not yet served, and the API server learns
+    /// of roles a moment after it has stored them. Each time a client that remembers nothing, and the administrator in the
+    /// account's place: what is refused now is no refusal of the operator.
+    fn wait_served(&self) {
+        let account = format!("--as=system:serviceaccount:{}:{ACCOUNT}", self.name);
+        let served = wait_for(PATIENCE, || {
+            let cache = tempfile::tempdir().expect("a folder");
+            let mut kubectl = self.kube.kubectl();
+            kubectl.args(["-n", &self.name, "get", "eventpipelines.sluice.dev,cachesyncs.sluice.dev", &account]);
+            output(kubectl.arg("--cache-dir").arg(cache.path())).ok()
+        });
+        served.expect("the kinds should be served and the account may list them");
     }
 
     /// Starts the process.

@@ -1,7 +1,7 @@
 //! A worker process against the real Kafka and Redis that the environment names.
 #![allow(dead_code, reason = "each test binary uses what it needs")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
@@ -17,7 +17,8 @@ use rdkafka::{Offset, TopicPartitionList};
 use serde_json::{Value, json};
 use sluice_clients::kafka::admin::{Admin, CommittedOffset, NewTopic, TopicPartition};
 
-pub const PATIENCE: Duration = Duration::from_secs(60);
+/// How long anything may take that normally takes some seconds, a dead worker's session included.
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The environment's stack.
 pub struct Stack {
@@ -41,7 +42,7 @@ pub fn stack(test: &str) -> Option<Stack> {
     let dir = std::env::temp_dir().join(format!("sluice-{test}-{unique}"));
     std::fs::create_dir_all(&dir).expect("a folder");
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("runtime");
-    let admin = Admin::new(&kafka, Duration::from_secs(20)).expect("admin client");
+    let admin = Admin::new(&kafka, Duration::from_secs(60)).expect("admin client");
     Some(Stack { kafka, admin, runtime, prefix: format!("t-{test}-{unique}"), dir })
 }
 
@@ -192,27 +193,45 @@ impl Stack {
         producer.flush(PATIENCE).expect("sent");
     }
 
-    /// Everything committed in a topic now, up to the end, by partition and order.
-    pub fn read(&self, topic: &str) -> Vec<Got> {
+    fn reader(&self, isolation: &str) -> BaseConsumer {
         let mut config = self.kafka.clone();
         config
             .set("group.id", self.name("reader"))
             .set("enable.auto.commit", "false")
-            .set("isolation.level", "read_committed")
+            .set("isolation.level", isolation)
             .set("enable.partition.eof", "true");
-        let consumer: BaseConsumer = config.create().expect("consumer");
-        let metadata = consumer.fetch_metadata(Some(topic), PATIENCE).expect("metadata");
-        let count = metadata.topics()[0].partitions().len();
+        config.create().expect("consumer")
+    }
+
+    /// The end of each partition, once every broker knows the topic and no transaction is open: the markers of the last one
+    /// follow the offsets it committed within a moment.
+    fn ends(&self, topic: &str, committed: &BaseConsumer) -> BTreeMap<i32, i64> {
+        let all = self.reader("read_uncommitted");
+        let ask = |consumer: &BaseConsumer| -> Option<BTreeMap<i32, i64>> {
+            let metadata = consumer.fetch_metadata(Some(topic), PATIENCE).ok()?;
+            let partitions = metadata.topics().first()?.partitions();
+            let end = |partition: i32| Some((partition, consumer.fetch_watermarks(topic, partition, PATIENCE).ok()?.1));
+            partitions.iter().map(|partition| end(partition.id())).collect()
+        };
+        eventually("the topic's stable end", || {
+            let stable = ask(committed).filter(|ends| !ends.is_empty())?;
+            (ask(&all)? == stable).then_some(stable)
+        })
+    }
+
+    /// Everything committed in a topic now, up to the end, by partition and order.
+    pub fn read(&self, topic: &str) -> Vec<Got> {
+        let consumer = self.reader("read_committed");
+        let mut unread: BTreeSet<i32> = self.ends(topic, &consumer).into_keys().collect();
         let mut list = TopicPartitionList::new();
-        for partition in 0..count {
-            list.add_partition_offset(topic, i32::try_from(partition).expect("small"), Offset::Beginning)
-                .expect("added");
+        for partition in &unread {
+            list.add_partition_offset(topic, *partition, Offset::Beginning).expect("added");
         }
         consumer.assign(&list).expect("assigned");
-        let (mut all, mut ends) = (Vec::new(), 0);
+        let (mut all, mut trouble) = (Vec::new(), None);
         let deadline = Instant::now() + PATIENCE;
-        while ends < count {
-            assert!(Instant::now() < deadline, "cannot read {topic} to its end");
+        while !unread.is_empty() {
+            assert!(Instant::now() < deadline, "cannot read {topic} to its end: {trouble:?}");
             match consumer.poll(Duration::from_millis(200)) {
                 Some(Ok(message)) => all.push(Got {
                     partition: message.partition(),
@@ -223,8 +242,9 @@ impl Stack {
                         headers.iter().map(|one| (one.key.to_owned(), one.value.map(<[u8]>::to_vec))).collect()
                     }),
                 }),
-                Some(Err(rdkafka::error::KafkaError::PartitionEOF(_))) => ends += 1,
-                Some(Err(error)) => panic!("{error}"),
+                Some(Err(rdkafka::error::KafkaError::PartitionEOF(partition))) => drop(unread.remove(&partition)),
+                // The client tries again by itself.
+                Some(Err(error)) => trouble = Some(error),
                 None => {}
             }
         }
@@ -341,7 +361,7 @@ impl Worker {
 
     pub fn get(&self, path: &str) -> Option<(u16, String)> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.admin)).ok()?;
-        stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+        stream.set_read_timeout(Some(Duration::from_secs(30))).ok()?;
         write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").ok()?;
         let mut text = String::new();
         stream.read_to_string(&mut text).ok()?;

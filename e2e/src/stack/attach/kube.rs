@@ -75,6 +75,9 @@ impl Kube {
             None => Command::new(name),
         };
         command.env("KUBECONFIG", &self.kubeconfig);
+        if let Some(local) = &self.local {
+            command.env("KUBECACHEDIR", local.layout.kubectl_cache());
+        }
         command
     }
 

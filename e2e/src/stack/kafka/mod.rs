@@ -191,7 +191,7 @@ fn part(
         argv: argv("java", arguments)?,
         env: [("LANG".into(), "C.UTF-8".into())].into(),
         ready: Ready::Kafka { address: node.broker, brokers: nodes.len() },
-        start_seconds: 90,
+        start_seconds: 240,
     })
 }
 
@@ -234,6 +234,6 @@ fn format_node(
     // A formatter of a run that was killed a moment ago would put its own cluster id into our folder.
     kill_all(&process::with_argument(&argument))?;
     files::write_private(&file, &arguments.join("\n"))?;
-    command::run(command::bounded(60, "java").arg(argument))?;
+    command::run(command::bounded(240, "java").arg(argument))?;
     files::remove_file(&file)
 }

@@ -17,9 +17,9 @@ use crate::stack::error::StackError;
 use crate::stack::files;
 
 /// Longest wait for a login, and for all coordinators.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(180);
 /// Longest single question to a broker.
-const QUESTION: Duration = Duration::from_secs(5);
+const QUESTION: Duration = Duration::from_secs(10);
 /// Partitions of each internal topic, as `config.rs` sets them.
 pub(super) const COORDINATORS: usize = 8;
 

@@ -104,13 +104,14 @@ impl KubeCluster {
         start_all(context, Group::Kube, second)?;
         start_all(context, Group::Kube, third)?;
         let node = format!("node/{NODE_NAME}");
-        self.kubectl(context, &["wait", "--for=create", &node, "--timeout=60s"])?;
-        self.kubectl(context, &["wait", "--for=condition=Ready", &node, "--timeout=60s"])?;
-        self.kubectl(context, &["wait", "--for=create", "serviceaccount/default", "--timeout=60s"])
+        self.kubectl(context, &["wait", "--for=create", &node, "--timeout=180s"])?;
+        self.kubectl(context, &["wait", "--for=condition=Ready", &node, "--timeout=180s"])?;
+        self.kubectl(context, &["wait", "--for=create", "serviceaccount/default", "--timeout=180s"])
     }
 
     fn kubectl(&self, context: &Context<'_>, arguments: &[&str]) -> Result<(), StackError> {
-        let mut command = bounded(90, context.programs.kube.join("kubectl"));
+        let mut command = bounded(200, context.programs.kube.join("kubectl"));
+        command.env("KUBECACHEDIR", context.layout.kubectl_cache());
         run(command.arg("--kubeconfig").arg(&self.kubeconfig).args(arguments))
     }
 }

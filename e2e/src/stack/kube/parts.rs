@@ -61,7 +61,7 @@ fn component(
 
 fn spec(name: &str, program: &str, arguments: Vec<String>, ready: Ready) -> Result<PartSpec, StackError> {
     let argv = argv(program, arguments)?;
-    Ok(PartSpec { name: name.into(), argv, env: [].into(), ready, start_seconds: 90 })
+    Ok(PartSpec { name: name.into(), argv, env: [].into(), ready, start_seconds: 240 })
 }
 
 fn http(port: u16, path: &str) -> Ready {

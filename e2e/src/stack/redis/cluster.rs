@@ -12,6 +12,9 @@ use crate::stack::error::StackError;
 /// Hash slots of each master.
 const SLOTS: [(u16, u16); 3] = [(0, 5460), (5461, 10922), (10923, 16383)];
 
+/// Longest wait for gossip.
+const PATIENCE: Duration = Duration::from_secs(90);
+
 /// What a node is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
@@ -47,19 +50,32 @@ pub fn form(redis: &RedisCluster) -> Result<(), StackError> {
         redis.cli(node, &["CLUSTER", "ADDSLOTSRANGE", &first.to_string(), &last.to_string()])?;
         redis.cli(node, &["CLUSTER", "SET-CONFIG-EPOCH", &node.to_string()])?;
     }
-    for address in &redis.nodes[1..] {
-        redis.cli(1, &["CLUSTER", "MEET", &address.ip().to_string(), &address.port().to_string()])?;
-    }
+    meet(redis)?;
     for node in SLOTS.len() + 1..=redis.nodes.len() {
         let master = redis.cli(node - SLOTS.len(), &["CLUSTER", "MYID"])?;
         let master = master.trim();
         // A node can replicate only whom gossip has told it of.
-        let told = wait_for(Duration::from_secs(20), || {
+        let told = wait_for(PATIENCE, || {
             redis.cli(node, &["CLUSTER", "REPLICATE", master]).ok().filter(|reply| reply.trim() == "OK")
         });
-        told.ok_or_else(|| timeout(format!("redis node {node} has not met its master"), 20))?;
+        told.ok_or_else(|| timeout(format!("redis node {node} has not met its master"), PATIENCE.as_secs()))?;
     }
-    wait_ok(redis, Duration::from_secs(30))
+    wait_ok(redis, PATIENCE)
+}
+
+/// Introduces all nodes to the first, again and again: a handshake that takes longer than the node time-out, as on a busy
+/// machine, is given up, and nobody repeats it.
+fn meet(redis: &RedisCluster) -> Result<(), StackError> {
+    let met = wait_for(PATIENCE, || {
+        let known = nodes(redis, 1).ok()?;
+        let unknown: Vec<&SocketAddr> =
+            redis.nodes[1..].iter().filter(|address| !known.iter().any(|node| node.address == **address)).collect();
+        for address in &unknown {
+            let _ = redis.cli(1, &["CLUSTER", "MEET", &address.ip().to_string(), &address.port().to_string()]);
+        }
+        unknown.is_empty().then_some(())
+    });
+    met.ok_or_else(|| timeout("redis node 1 has not met all others".into(), PATIENCE.as_secs()))
 }
 
 /// Waits until every node sees all slots served and every replica is in sync with its master.
@@ -104,12 +120,13 @@ pub fn nodes(redis: &RedisCluster, asked: usize) -> Result<Vec<ClusterNode>, Sta
     Ok(redis.cli(asked, &["CLUSTER", "NODES"])?.lines().filter_map(parse_line).collect())
 }
 
-/// `<id> <ip:port@bus[,host]> <flags> <master|-> <ping> <pong> <epoch> <link> <slot>…`
+/// `<id> <ip:port@bus[,host]> <flags> <master|-> <ping> <pong> <epoch> <link> <slot>…`; a node in handshake has no id yet and
+/// is none.
 fn parse_line(line: &str) -> Option<ClusterNode> {
     let mut words = line.split_whitespace();
     let id = words.next()?.to_owned();
     let address = words.next()?.split('@').next()?.parse().ok()?;
-    let flags = words.next()?;
+    let flags = words.next().filter(|flags| !flags.contains("handshake"))?;
     let master = words.next()?;
     let slots = words.skip(4).filter_map(parse_slots).collect();
     let role = if flags.contains("slave") { Role::Replica } else { Role::Master };
@@ -152,5 +169,6 @@ mod tests {
         assert_eq!((replica.role, replica.failing), (Role::Replica, true));
         assert_eq!(replica.master.as_deref(), Some("07c37df"));
         assert!(parse_line("").is_none());
+        assert!(parse_line("9d1f4c2 10.44.0.1:7005@17005 handshake - 0 0 0 disconnected").is_none());
     }
 }

@@ -57,7 +57,8 @@ impl RedisOptions {
             tls: true,
             persistent: true,
             base_port: 7001,
-            settings: Vec::new(),
+            // Nobody kills its nodes: one that is silent is a busy machine's, and must not lose its place to its replica.
+            settings: vec!["cluster-node-timeout 15000".into()],
         }
     }
 
@@ -129,7 +130,7 @@ pub fn create(folder: &Path, options: &RedisOptions) -> Result<RedisCluster, Sta
             argv: argv("redis-server", [config.display().to_string()])?,
             env: [].into(),
             ready: Ready::Command(ready.to_vec()),
-            start_seconds: 30,
+            start_seconds: 90,
         });
     }
     files::write_script(&folder.join("cli"), &config::cli_script(&redis))?;
