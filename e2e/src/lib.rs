@@ -2,11 +2,13 @@
 //!
 //! - [`generator`]: orders with a known outcome. [`checker`]: the judge of what became of them.
 //! - [`datapath`]: loads, dumps and trials under faults. [`demo`]: `make demo`.
+//! - [`chart`]: what the Helm chart is told.
 //! - [`stack`]: starts, stops, kills and freezes a Kubernetes cluster, a Kafka cluster and a Redis Cluster on this machine,
 //!   and tells tests how to reach them, or an existing cluster.
 #![forbid(unsafe_code)]
 
 pub mod bench;
+pub mod chart;
 pub mod checker;
 pub mod datapath;
 pub mod demo;

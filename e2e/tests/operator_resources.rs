@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Seek, SeekFrom};
 use std::time::{Duration, Instant};
 
+use operator::servers::{acls, clean_up, redis_nodes_with_user, topics};
 use operator::{Operator, PATIENCE};
 use serde_json::Value;
 use sluice_clients::redis::Slot;
@@ -33,24 +34,6 @@ spec:
       views: [{name: order, key: "'NAME:order:{' + key + '}'", type: Json}]
   deadLetter: {topic: NAME.rejected}
 "#;
-
-fn topics(operator: &Operator<'_>) -> BTreeSet<String> {
-    let listed = output(operator.kafka.tool("kafka-topics").expect("a local Kafka").arg("--list")).expect("topics");
-    listed.lines().filter(|line| line.contains(&operator.name)).map(str::to_owned).collect()
-}
-
-fn acls(operator: &Operator<'_>, kind: &str, name: &str) -> Vec<String> {
-    let principal = format!("principal=User:sluice/{0}/{0}/{kind}/{name}/a,", operator.name);
-    let listed = output(operator.kafka.tool("kafka-acls").expect("a local Kafka").arg("--list")).expect("acls");
-    listed.lines().filter(|line| line.contains(&principal)).map(str::to_owned).collect()
-}
-
-/// Nodes that know the Redis user of a resource.
-fn redis_nodes_with_user(operator: &Operator<'_>, kind: &str, name: &str) -> usize {
-    let user = format!("user sluice/{0}/{0}/{kind}/{name} ", operator.name);
-    let nodes = 1..=operator.redis.addresses().len();
-    nodes.filter(|node| operator.redis.cli(*node, &["ACL", "LIST"]).expect("redis").contains(&user)).count()
-}
 
 #[test]
 fn a_pipeline_gets_what_it_needs_then_all_is_still_and_deletion_takes_what_it_is_told() {
@@ -149,89 +132,6 @@ fn repairs(operator: &Operator<'_>) {
         .expect("the replicas should be those of the resource");
 }
 
-const TRUTHS: &str = r#"
-apiVersion: sluice.dev/v1alpha1
-kind: EventPipeline
-metadata: {name: mismatch}
-spec: {topics: [{name: NAME.odd, partitions: 3}], source: {topics: [{name: NAME.in}]}, routing: {routes: [{name: r, topic: NAME.odd}]}}
----
-apiVersion: sluice.dev/v1alpha1
-kind: EventPipeline
-metadata: {name: expression}
-spec: {source: {topics: [{name: NAME.in}]}, steps: [{name: f, filter: {keepWhen: "value.status ==="}}], routing: {routes: [{name: r, topic: NAME.odd}]}}
----
-apiVersion: sluice.dev/v1alpha1
-kind: EventPipeline
-metadata: {name: secret}
-spec: {kafka: {access: {mode: Provided, secretRef: {name: gone}}}, source: {topics: [{name: NAME.in}]}, routing: {routes: [{name: r, topic: NAME.odd}]}}
----
-apiVersion: sluice.dev/v1alpha1
-kind: EventPipeline
-metadata: {name: setting}
-spec: {redis: {settings: [{name: maxmemory, value: "1"}]}, source: {topics: [{name: NAME.in}]}, routing: {routes: [{name: r, topic: NAME.odd}]}}
----
-apiVersion: sluice.dev/v1alpha1
-kind: EventPipeline
-metadata: {name: foreign}
-spec: {source: {topics: [{name: others.in}]}, routing: {routes: [{name: r, topic: NAME.odd}]}}
----
-apiVersion: sluice.dev/v1alpha1
-kind: CacheSync
-metadata: {name: nopolicy}
-spec: {redis: {connectionRef: {name: closed}}, source: {topics: [{name: NAME.in}]}, views: [{name: v, key: "'NAME:a:' + key", type: Json}]}
----
-apiVersion: sluice.dev/v1alpha1
-kind: CacheSync
-metadata: {name: waiting}
-spec: {source: {topics: [{name: NAME.later}]}, views: [{name: v, key: "'NAME:b:' + key", type: Json}]}
-"#;
-
-#[test]
-fn ready_tells_the_truth() {
-    let Some(stack) = require(&EVERYTHING) else { return };
-    let operator = Operator::start(&stack, "truth");
-    for topic in ["odd", "in"] {
-        let name = format!("{}.{topic}", operator.name);
-        let mut tool = operator.kafka.tool("kafka-topics").expect("a local Kafka");
-        output(tool.args(["--create", "--topic", &name, "--partitions", "2"])).expect("a topic");
-    }
-    operator.apply(TRUTHS);
-    for (kind, name, reason) in [
-        ("evp", "mismatch", "TopicMismatch"),
-        ("evp", "expression", "InvalidExpression"),
-        ("evp", "secret", "SecretMissing"),
-        ("evp", "setting", "SettingRefused"),
-        ("evp", "foreign", "NotAllowed"),
-        ("csync", "nopolicy", "NotAllowed"),
-    ] {
-        operator.wait_condition(kind, name, "Stalled", ("True", reason));
-        let object = operator.wait_condition(kind, name, "Ready", ("False", reason));
-        assert_eq!(object["status"]["observedGeneration"], 1);
-        assert_eq!(object["status"]["conditions"].as_array().map(Vec::len), Some(8), "all conditions are set");
-    }
-    operator.wait_condition("csync", "waiting", "Reconciling", ("True", "TopicMissing"));
-
-    // An older resource keeps its keys; the younger one is told by name within the namespace.
-    operator.apply(
-        "{apiVersion: sluice.dev/v1alpha1, kind: CacheSync, metadata: {name: younger}, spec: {source: {topics: [{name: NAME.in}]}, \
-         views: [{name: v, key: \"'NAME:b:x' + key\", type: Json}]}}",
-    );
-    let younger = operator.wait_condition("csync", "younger", "Stalled", ("True", "KeyPrefixConflict"));
-    assert!(younger["status"].to_string().contains("waiting"), "{}", younger["status"]);
-
-    // Servers that are away: not ready, not stalled, and well again when they are back.
-    operator.apply(&PIPELINE.replace("name: orders", "name: away"));
-    operator.wait_condition("evp", "away", "Ready", ("True", "Stopped"));
-    operator.write_settings("10.44.0.1:9", &operator.redis.addresses().join("\", \""));
-    operator.wait_condition("evp", "away", "Reconciling", ("True", "KafkaUnreachable"));
-    let brokers = operator.kafka.bootstrap().replace(',', "\", \"");
-    operator.write_settings(&brokers, "10.44.0.1:9");
-    operator.wait_condition("evp", "away", "Reconciling", ("True", "RedisUnreachable"));
-    operator.write_settings(&brokers, &operator.redis.addresses().join("\", \""));
-    operator.wait_condition("evp", "away", "Ready", ("True", "Stopped"));
-    clean_up(&operator);
-}
-
 #[test]
 fn a_deletion_ends_with_kafka_gone_and_destroys_nothing_that_was_not_asked_for() {
     let Some(stack) = require(&EVERYTHING) else { return };
@@ -312,14 +212,4 @@ fn record(operator: &Operator<'_>, cache: &Value, slot: u16, epoch: u64) -> Stri
     let (field, text) = (format!("{}.state:0", operator.name), format!("1 AAAAAAAAAAAAAAAAAAAAAA {epoch} 1 1 -"));
     operator.redis.cli(1, &["-c", "HSET", &key, "@", "1 1 abc", &field, &text]).expect("redis");
     key
-}
-
-/// Topics that the tests leave: retained ones and their own.
-fn clean_up(operator: &Operator<'_>) {
-    let own = topics(operator);
-    if !own.is_empty() {
-        let names: Vec<String> = own.into_iter().collect();
-        let mut tool = operator.kafka.tool("kafka-topics").expect("a local Kafka");
-        let _ = tool.args(["--delete", "--topic", &names.join("|").replace('.', "\\.")]).output();
-    }
 }

@@ -4,13 +4,11 @@ use std::io::Write as _;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 
 use super::{INSTANCE, NAMESPACE};
+use crate::chart;
 use crate::datapath::HarnessError;
-use crate::stack::kafka::Security;
-use crate::stack::redis::Mode;
 use crate::stack::{Kube, Progress, Stack};
 
 /// Namespace of the operator.
@@ -47,7 +45,8 @@ pub(super) struct Cluster<'a> {
 
 impl<'a> Cluster<'a> {
     pub(super) fn new(stack: &'a Stack) -> Result<Self, HarnessError> {
-        Ok(Self { kube: stack.kube()?, secrets: secrets(stack)?, values: values(stack)?, local: stack.is_local() })
+        let secrets = chart::secrets(SYSTEM, stack.kafka()?, stack.redis()?)?;
+        Ok(Self { kube: stack.kube()?, secrets, values: values(stack)?, local: stack.is_local() })
     }
 
     /// Removes what an earlier demo left, so that every run starts from nothing.
@@ -233,76 +232,14 @@ fn text(mut command: Command, input: Option<&str>) -> Result<String, HarnessErro
     Err(fail(format!("{}: {}", output.status, said.join("\n").trim())))
 }
 
-/// The operator's credentials, as its administrator would make them. They go through a pipe, not through arguments.
-fn secrets(stack: &Stack) -> Result<Vec<Value>, HarnessError> {
-    let (kafka, redis) = (stack.kafka()?, stack.redis()?);
-    let secret = |name: &str, data: Value| json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "namespace": SYSTEM}, "stringData": data});
-    let user =
-        |name: &str, password: &secrecy::SecretString| json!({"username": name, "password": password.expose_secret()});
-    let mut all = vec![
-        secret("kafka-admin", user(kafka.username(), kafka.password())),
-        secret("redis-admin", user(redis.username(), redis.password())),
-    ];
-    for (name, file) in [("kafka-ca", kafka.ca_file()), ("redis-ca", redis.ca_file())] {
-        if let Some(file) = file {
-            let pem = std::fs::read_to_string(file)
-                .map_err(|error| HarnessError::Process { name: name.into(), message: error.to_string() })?;
-            all.push(secret(name, json!({"ca.crt": pem})));
-        }
-    }
-    Ok(all)
-}
-
 /// The chart's values (YAML is a superset of JSON).
 fn values(stack: &Stack) -> Result<Value, HarnessError> {
-    let (kafka, redis) = (stack.kafka()?, stack.redis()?);
-    let mut kafka_connection = json!({
-        "name": "default",
-        "brokers": kafka.bootstrap().split(',').collect::<Vec<_>>(),
-        "namespaces": [{"name": NAMESPACE, "own": ["order.", "first."], "consume": ["order.", "first."],
-            "produce": ["order.", "first."], "maxPartitions": 200}],
-    });
-    if kafka.security() == Security::SaslSsl {
-        kafka_connection["tls"] = authorities(kafka.ca_file().is_some(), "kafka-ca");
-        kafka_connection["admin"] = json!({"secretName": "kafka-admin"});
-    }
-    let mut redis_connection = json!({
-        "name": "default",
-        "mode": if redis.mode() == Mode::Cluster { "Cluster" } else { "Standalone" },
-        "addresses": redis.addresses(),
-        "admin": {"secretName": "redis-admin"},
-        "namespaces": [{"name": NAMESPACE, "write": ["order:", "state:", "first:"], "read": ["price:", "stock:"]}],
-    });
-    if redis.tls() {
-        redis_connection["tls"] = authorities(redis.ca_file().is_some(), "redis-ca");
-    }
-    let mut values = json!({
-        "instanceId": INSTANCE,
-        "connections": {"kafka": [kafka_connection], "redis": [redis_connection]},
-        // A new operator each time: the image of this name may have been built anew.
-        "podAnnotations": {MARK: crate::datapath::now_ms().to_string()},
-    });
-    if let Some(image) = image(stack, "sluice-operator", "SLUICE_OPERATOR_IMAGE") {
-        values["image"] = image;
-    }
-    if let Some(image) = image(stack, "sluice-worker", "SLUICE_WORKER_IMAGE") {
-        values["worker"] = json!({"image": image});
-    }
+    let kafka = json!({"name": NAMESPACE, "own": ["order.", "first."], "consume": ["order.", "first."],
+        "produce": ["order.", "first."], "maxPartitions": 200});
+    let redis = json!({"name": NAMESPACE, "write": ["order:", "state:", "first:"], "read": ["price:", "stock:"]});
+    let mut values =
+        chart::values(stack, INSTANCE, &chart::connections(stack.kafka()?, stack.redis()?, &kafka, &redis));
+    // A new operator each time: the image of this name may have been built anew.
+    values["podAnnotations"] = json!({MARK: crate::datapath::now_ms().to_string()});
     Ok(values)
-}
-
-/// TLS by the authorities of a Secret, or by those of the system.
-fn authorities(given: bool, secret: &str) -> Value {
-    if given { json!({"secretName": secret}) } else { json!({}) }
-}
-
-/// The image of that variable; on the built-in stack the one that was just built; elsewhere the chart's own.
-fn image(stack: &Stack, name: &str, variable: &str) -> Option<Value> {
-    let policy = if stack.is_local() { "Never" } else { "IfNotPresent" };
-    let built = || stack.is_local().then(|| format!("localhost/{name}:dev"));
-    let given = std::env::var(variable).ok().filter(|image| !image.is_empty()).or_else(built)?;
-    // A colon before the last slash is a port's.
-    let tag_at = given.rfind(':').filter(|colon| given.rfind('/').is_none_or(|slash| slash < *colon));
-    let (repository, tag) = tag_at.map_or((given.as_str(), "latest"), |colon| (&given[..colon], &given[colon + 1..]));
-    Some(json!({"repository": repository, "tag": tag, "pullPolicy": policy}))
 }

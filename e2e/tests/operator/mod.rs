@@ -3,6 +3,8 @@
 
 #![allow(dead_code)] // Each test file uses its part.
 
+pub mod servers;
+
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -10,7 +12,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use sluice_e2e::stack::redis::Mode;
-use sluice_e2e::stack::{Kafka, Kube, Redis, Stack, output, wait_for};
+use sluice_e2e::stack::{Kafka, Kube, Redis, Stack, StackError, output, wait_for};
 
 /// How long anything may take that normally takes a few seconds.
 pub const PATIENCE: Duration = Duration::from_secs(120);
@@ -25,6 +27,8 @@ pub struct Operator<'a> {
     pub redis: &'a Redis,
     /// Namespace, installation id and prefix of every topic and key of the test.
     pub name: String,
+    /// After so many seconds a deletion gives up; part of the next settings that are written.
+    pub deletion_deadline: u32,
     folder: tempfile::TempDir,
     process: Option<Child>,
 }
@@ -32,25 +36,22 @@ pub struct Operator<'a> {
 impl<'a> Operator<'a> {
     /// Installs the definitions, makes the namespace and starts the operator on it.
     pub fn start(stack: &'a Stack, test: &str) -> Self {
+        Self::start_on(stack, stack.kafka().expect("required"), stack.redis().expect("required"), test)
+    }
+
+    /// The same on servers of the test's own: what freezes and kills them disturbs nobody else.
+    pub fn start_on(stack: &'a Stack, kafka: &'a Kafka, redis: &'a Redis, test: &str) -> Self {
         let name = format!("op-{test}-{}", std::process::id() % 100_000);
         let mut operator = Self {
             kube: stack.kube().expect("required"),
-            kafka: stack.kafka().expect("required"),
-            redis: stack.redis().expect("required"),
+            kafka,
+            redis,
             name,
+            deletion_deadline: 5,
             folder: tempfile::tempdir().expect("a folder"),
             process: None,
         };
-        let definitions = format!("{}/../config/crds", env!("CARGO_MANIFEST_DIR"));
-        operator.kubectl(&["apply", "--server-side", "--force-conflicts", "-f", &definitions]);
-        for kind in ["eventpipelines", "cachesyncs"] {
-            operator.kubectl(&[
-                "wait",
-                "--for=condition=Established",
-                "--timeout=60s",
-                &format!("crd/{kind}.sluice.dev"),
-            ]);
-        }
+        install_definitions(operator.kube);
         operator.kubectl(&["create", "namespace", &operator.name]);
         operator.log_in();
         operator.write("install-key", &"k".repeat(40));
@@ -116,6 +117,11 @@ impl<'a> Operator<'a> {
         self.process = Some(child);
     }
 
+    /// Whether the process that was started still runs.
+    pub fn is_running(&mut self) -> bool {
+        self.process.as_mut().is_some_and(|process| process.try_wait().is_ok_and(|ended| ended.is_none()))
+    }
+
     /// Kills the process.
     pub fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {
@@ -142,10 +148,11 @@ impl<'a> Operator<'a> {
     /// Writes the settings with these connections only.
     pub fn write_connections(&self, kafka: &[String], redis: &[String]) {
         let settings = format!(
-            "instanceId: {}\ndeletionDeadlineSeconds: 5\n\
+            "instanceId: {}\ndeletionDeadlineSeconds: {}\n\
              worker: {{image: \"localhost/sluice-pause:1\", imagePullPolicy: Never}}\nconnections:\n  kafka:\n{}  redis:\n{}  \
              - {{name: closed, mode: Standalone, addresses: [\"10.0.0.1:1\"]}}\n",
             self.name,
+            self.deletion_deadline,
             kafka.concat(),
             redis.concat()
         );
@@ -240,6 +247,14 @@ impl<'a> Operator<'a> {
         serde_json::from_str(&text).ok()
     }
 
+    /// What `kubectl wait --for=condition=Ready` says of resources (`evp/orders`) within so many seconds; an error when it
+    /// does not succeed.
+    pub fn wait_ready(&self, resources: &[&str], seconds: u32) -> Result<String, StackError> {
+        let timeout = format!("--timeout={seconds}s");
+        let mut kubectl = self.kube.kubectl();
+        output(kubectl.args(["-n", &self.name, "wait", "--for=condition=Ready", &timeout]).args(resources))
+    }
+
     /// Waits until a resource's condition has this status and reason.
     pub fn wait_condition(&self, kind: &str, name: &str, condition: &str, wanted: (&str, &str)) -> Value {
         let mut last = Value::Null;
@@ -266,6 +281,14 @@ impl Drop for Operator<'_> {
         self.kill();
         let _ = self.kube.kubectl().args(["delete", "namespace", &self.name, "--wait=false"]).output();
     }
+}
+
+/// Installs both definitions and waits until they are served.
+pub fn install_definitions(kube: &Kube) {
+    let definitions = format!("{}/../config/crds", env!("CARGO_MANIFEST_DIR"));
+    output(kube.kubectl().args(["apply", "--server-side", "--force-conflicts", "-f", &definitions])).expect("applied");
+    let both = ["crd/eventpipelines.sluice.dev", "crd/cachesyncs.sluice.dev"];
+    output(kube.kubectl().args(["wait", "--for=condition=Established", "--timeout=60s"]).args(both)).expect("served");
 }
 
 fn tls(file: Option<&Path>) -> String {

@@ -111,8 +111,8 @@ async fn settings<K: SluiceKind>(round: &Round<'_, K>, client: &RedisClient) -> 
 async fn eviction(client: &RedisClient, has_views: bool) -> Result<(), Finding> {
     let condition = ConditionType::CacheReady;
     let asked = client.call(|admin| async move { admin.setting("maxmemory-policy").await }).await;
-    let asked = asked.map_err(|error| finding(condition, "maxmemory-policy", &error))?;
-    on_all(condition, "maxmemory-policy", &asked)?;
+    let asked = asked.map_err(|error| finding(condition, "redis maxmemory-policy", &error))?;
+    on_all(condition, "redis maxmemory-policy", &asked)?;
     let unsafe_node = asked.successes().find(|(_, policy)| policy.as_deref().is_some_and(|p| p.starts_with("allkeys")));
     match unsafe_node.filter(|_| has_views) {
         None => Ok(()),

@@ -85,7 +85,9 @@ async fn recorded<K: SluiceKind>(round: &Round<'_, K>, reach: Reach) -> Result<O
     if connection.admin.is_none() && !open {
         return Ok(None);
     }
-    let failed = |error: RedisAdminError| Halt::found(cache::finding(ConditionType::CacheReady, "epochs", &error));
+    let failed = |error: RedisAdminError| {
+        Halt::found(cache::finding(ConditionType::CacheReady, "redis records of the views", &error))
+    };
     let client = round.ctx.connections.redis(connection).map_err(failed)?;
     let keys = WatermarkKeys::new(&round.resource.id.instance, &round.resource.uid);
     highest(&client, keys, reach).await.map_err(failed)

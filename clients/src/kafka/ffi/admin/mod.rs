@@ -32,6 +32,10 @@ use crate::kafka::admin::AdminError;
 
 /// How much longer than librdkafka's own deadline a caller waits: it is a backstop, not the deadline.
 const GRACE: Duration = Duration::from_secs(2);
+/// How much longer than its caller librdkafka waits for a coordinator. A call whose own time ends while the coordinator is
+/// looked up is freed, and used once more when a broker comes up: an assertion then ends the process (librdkafka issue 4605,
+/// present in 2.12). So its time does not end: who stops waiting marks the client, which is replaced and closed before.
+const COORDINATOR_GRACE: Duration = Duration::from_secs(120);
 /// How long the thread sleeps at most when nothing happens; closing wakes it at once.
 const IDLE_POLL_MILLISECONDS: c_int = 1_000;
 
@@ -78,6 +82,8 @@ struct Shared {
     next: AtomicUsize,
     trouble: Mutex<Option<Trouble>>,
     stop: AtomicBool,
+    /// A call to a coordinator has no answer and nobody waits for it any more.
+    spent: AtomicBool,
     /// The closing handle's reference to the client: the thread must hold the last one, because destroying a client
     /// joins its threads and must not block an async task.
     retired: Mutex<Option<Arc<NativeClient>>>,
@@ -126,6 +132,8 @@ impl Drop for Event {
 struct Pending {
     call: &'static str,
     deadline: Duration,
+    target: Target,
+    answered: bool,
     number: usize,
     receiver: oneshot::Receiver<Event>,
     shared: Arc<Shared>,
@@ -134,6 +142,9 @@ struct Pending {
 impl Drop for Pending {
     fn drop(&mut self) {
         lock(&self.shared.pending).remove(&self.number);
+        if self.target == Target::Coordinator && !self.answered {
+            self.shared.spent.store(true, Ordering::Release);
+        }
     }
 }
 
@@ -166,18 +177,39 @@ impl AdminHandle {
         lock(&self.shared.trouble).as_ref().map(|trouble| trouble.text.clone())
     }
 
+    /// True when this client must be closed soon, and another one used: see [`COORDINATOR_GRACE`].
+    pub fn is_spent(&self) -> bool {
+        self.shared.spent.load(Ordering::Acquire)
+    }
+
     fn native(&self) -> Result<&Arc<NativeClient>, AdminError> {
         self.native.as_ref().ok_or(AdminError::Closed)
     }
 
     /// Options of one call.
     fn options(&self, op: sys::rd_kafka_admin_op_t, deadline: Duration) -> Result<Options, AdminError> {
+        self.options_to(Target::Broker, op, deadline)
+    }
+
+    /// Options of one call to the coordinators of groups.
+    fn coordinator_options(&self, op: sys::rd_kafka_admin_op_t, deadline: Duration) -> Result<Options, AdminError> {
+        self.options_to(Target::Coordinator, op, deadline)
+    }
+
+    fn options_to(
+        &self,
+        target: Target,
+        op: sys::rd_kafka_admin_op_t,
+        deadline: Duration,
+    ) -> Result<Options, AdminError> {
         let client = self.native()?;
         // SAFETY: the client is alive and `op` is one of librdkafka's own values.
         let ptr = unsafe { sys::rd_kafka_AdminOptions_new(client.ptr(), op) };
-        let options =
-            Options { native: Native::new(ptr, sys::rd_kafka_AdminOptions_destroy, "call", "its options")?, deadline };
-        let milliseconds = c_int::try_from(deadline.as_millis()).unwrap_or(c_int::MAX);
+        let native = Native::new(ptr, sys::rd_kafka_AdminOptions_destroy, "call", "its options")?;
+        let options = Options { native, deadline, target };
+        let limit = if target == Target::Coordinator { deadline + COORDINATOR_GRACE } else { deadline };
+        // librdkafka takes an hour at most.
+        let milliseconds = c_int::try_from(limit.as_millis()).unwrap_or(c_int::MAX).min(3_600_000);
         options.set(|options, text, size| {
             // SAFETY: the options are alive; text and size describe a live buffer.
             unsafe { sys::rd_kafka_AdminOptions_set_request_timeout(options, milliseconds, text, size) }
@@ -196,7 +228,9 @@ impl AdminHandle {
         let number = self.shared.next.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
         let (sender, receiver) = oneshot::channel();
         lock(&self.shared.pending).insert(number, sender);
-        let pending = Pending { call, deadline: options.deadline, number, receiver, shared: Arc::clone(&self.shared) };
+        let shared = Arc::clone(&self.shared);
+        let (deadline, target) = (options.deadline, options.target);
+        let pending = Pending { call, deadline, target, answered: false, number, receiver, shared };
         let opaque: *mut c_void = ptr::without_provenance_mut(number);
         // SAFETY: the options are alive; the opaque value is a number that is only compared, never followed.
         unsafe { sys::rd_kafka_AdminOptions_set_opaque(options.native.ptr(), opaque) };
@@ -216,10 +250,20 @@ impl Drop for AdminHandle {
     }
 }
 
+/// Who answers a call.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Target {
+    /// Any broker, or the controller.
+    Broker,
+    /// The coordinators of groups, which are looked up first.
+    Coordinator,
+}
+
 /// Options of one call.
 struct Options {
     native: Native<sys::rd_kafka_AdminOptions_t>,
     deadline: Duration,
+    target: Target,
 }
 
 impl Options {
@@ -270,11 +314,13 @@ impl Event {
 impl Pending {
     /// Waits for the result; the call's own failure is an error here.
     async fn finish(mut self) -> Result<Event, AdminError> {
-        let event = match tokio::time::timeout(self.deadline + GRACE, &mut self.receiver).await {
+        let grace = if self.target == Target::Coordinator { Duration::ZERO } else { GRACE };
+        let event = match tokio::time::timeout(self.deadline + grace, &mut self.receiver).await {
             Ok(Ok(event)) => event,
             Ok(Err(_closed)) => return Err(AdminError::Closed),
             Err(_elapsed) => return Err(self.timed_out()),
         };
+        self.answered = true;
         // SAFETY: the event is alive and is an admin result.
         let code = native::code(unsafe { native::raw::rd_kafka_event_error(event.ptr.as_ptr()) });
         match code {
