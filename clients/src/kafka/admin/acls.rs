@@ -129,13 +129,13 @@ pub struct AclFilter {
 impl Admin {
     /// Creates bindings; one outcome a binding, in order. A binding that is there already is no error.
     pub async fn create_acls(&self, bindings: &[AclBinding]) -> Result<Vec<Result<(), AdminError>>, AdminError> {
-        self.handle.create_acls(bindings, self.deadline).await
+        self.handle()?.create_acls(bindings, self.deadline).await
     }
 
     /// Reads bindings. Bindings of a kind this library does not know (delegation tokens, other principals than users)
     /// are left out.
     pub async fn describe_acls(&self, filter: &AclFilter) -> Result<Vec<AclBinding>, AdminError> {
-        self.handle.describe_acls(filter, self.deadline).await
+        self.handle()?.describe_acls(filter, self.deadline).await
     }
 
     /// All bindings of principals whose user name starts with `prefix`. Kafka filters by whole principals only, so this
@@ -148,6 +148,6 @@ impl Admin {
 
     /// Deletes exactly these bindings; one outcome a binding, in order: how many were deleted (0 or 1).
     pub async fn delete_acls(&self, bindings: &[AclBinding]) -> Result<Vec<Result<usize, AdminError>>, AdminError> {
-        self.handle.delete_acls(bindings, self.deadline).await
+        self.handle()?.delete_acls(bindings, self.deadline).await
     }
 }

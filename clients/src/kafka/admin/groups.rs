@@ -118,7 +118,7 @@ impl Admin {
         partitions: Option<&BTreeSet<TopicPartition>>,
         require_stable: bool,
     ) -> Result<GroupOffsets, AdminError> {
-        self.handle.list_group_offsets(group, partitions, require_stable, self.deadline).await
+        self.handle()?.list_group_offsets(group, partitions, require_stable, self.deadline).await
     }
 
     /// Commits offsets for a group that has no members; refused ([`AdminError::Rejected`]) while it has. Makes the
@@ -128,17 +128,17 @@ impl Admin {
         group: &str,
         offsets: &BTreeMap<TopicPartition, CommittedOffset>,
     ) -> Result<BTreeMap<TopicPartition, Result<(), AdminError>>, AdminError> {
-        self.handle.alter_group_offsets(group, offsets, self.deadline).await
+        self.handle()?.alter_group_offsets(group, offsets, self.deadline).await
     }
 
     /// Deletes groups with their offsets.
     pub async fn delete_groups(&self, groups: &[String]) -> Result<ByName<GroupDeletion>, AdminError> {
-        self.handle.delete_groups(groups, self.deadline).await
+        self.handle()?.delete_groups(groups, self.deadline).await
     }
 
     /// Describes groups. One that does not exist is [`GroupState::Dead`].
     pub async fn describe_groups(&self, groups: &[String]) -> Result<ByName<GroupDescription>, AdminError> {
-        self.handle.describe_groups(groups, self.deadline).await
+        self.handle()?.describe_groups(groups, self.deadline).await
     }
 
     /// Looks up offsets of partitions.
@@ -147,6 +147,6 @@ impl Admin {
         partitions: &BTreeMap<TopicPartition, OffsetSpec>,
         isolation: Isolation,
     ) -> Result<BTreeMap<TopicPartition, Result<i64, AdminError>>, AdminError> {
-        self.handle.list_offsets(partitions, isolation, self.deadline).await
+        self.handle()?.list_offsets(partitions, isolation, self.deadline).await
     }
 }

@@ -9,7 +9,8 @@
 //! ```
 //!
 //! A call gives `Err` when it failed as a whole (no broker, no rights for the call) and otherwise one outcome an object.
-//! Every call ends by [`Admin`]'s deadline. No call retries by itself: that is the reconciler's decision.
+//! Every call ends by [`Admin`]'s deadline. No call retries by itself: that is the reconciler's decision. A client with a call to a
+//! coordinator that was not answered in time is left to its last callers, and the next call gets a new one (ADR 0007).
 
 mod acls;
 mod error;
@@ -18,7 +19,7 @@ mod topics;
 mod users;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
@@ -42,26 +43,46 @@ pub type ByName<T> = BTreeMap<String, Result<T, AdminError>>;
 /// Admin calls to one Kafka cluster as one principal. Cheap to clone; clones share one client and its connections.
 #[derive(Clone)]
 pub struct Admin {
-    handle: Arc<AdminHandle>,
+    clients: Arc<Clients>,
     deadline: Duration,
+}
+
+/// The present client, and what the next one is made of.
+struct Clients {
+    config: ClientConfig,
+    present: Mutex<Arc<AdminHandle>>,
 }
 
 impl Admin {
     /// Makes the client and its one dispatching thread; connects in the background. `deadline` bounds every call,
     /// finding a broker included (1 ms to 1 h; values outside are moved to the nearest end).
     pub fn new(config: &ClientConfig, deadline: Duration) -> Result<Self, AdminError> {
-        Ok(Self { handle: Arc::new(AdminHandle::new(config)?), deadline: bounded(deadline) })
+        let present = Mutex::new(Arc::new(AdminHandle::new(config)?));
+        Ok(Self { clients: Arc::new(Clients { config: config.clone(), present }), deadline: bounded(deadline) })
     }
 
     /// The same client with another deadline.
     #[must_use]
     pub fn with_deadline(&self, deadline: Duration) -> Self {
-        Self { handle: Arc::clone(&self.handle), deadline: bounded(deadline) }
+        Self { clients: Arc::clone(&self.clients), deadline: bounded(deadline) }
     }
 
     /// The last connection trouble the client reported, e.g. a failed login; cleared by the next successful call.
     pub fn last_trouble(&self) -> Option<String> {
-        self.handle.last_trouble()
+        self.present().last_trouble()
+    }
+
+    fn present(&self) -> MutexGuard<'_, Arc<AdminHandle>> {
+        self.clients.present.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The client for one call: a new one if the present one is of no more use.
+    fn handle(&self) -> Result<Arc<AdminHandle>, AdminError> {
+        let mut present = self.present();
+        if present.is_spent() {
+            *present = Arc::new(AdminHandle::new(&self.clients.config)?);
+        }
+        Ok(Arc::clone(&present))
     }
 }
 
@@ -74,3 +95,7 @@ impl std::fmt::Debug for Admin {
 fn bounded(deadline: Duration) -> Duration {
     deadline.clamp(Duration::from_millis(1), Duration::from_secs(3600))
 }
+
+#[cfg(test)]
+#[path = "away_tests.rs"]
+mod away_tests;

@@ -126,27 +126,27 @@ impl Admin {
         topics: &[NewTopic],
         validate_only: bool,
     ) -> Result<ByName<TopicCreation>, AdminError> {
-        self.handle.create_topics(topics, validate_only, self.deadline).await
+        self.handle()?.create_topics(topics, validate_only, self.deadline).await
     }
 
     /// Deletes topics, with all their records.
     pub async fn delete_topics(&self, names: &[String]) -> Result<ByName<Deletion>, AdminError> {
-        self.handle.delete_topics(names, self.deadline).await
+        self.handle()?.delete_topics(names, self.deadline).await
     }
 
     /// Grows topics to these total numbers of partitions. A number not above the present one is refused by the brokers.
     pub async fn create_partitions(&self, totals: &BTreeMap<String, u32>) -> Result<ByName<()>, AdminError> {
-        self.handle.create_partitions(totals, self.deadline).await
+        self.handle()?.create_partitions(totals, self.deadline).await
     }
 
     /// Describes topics; `None` = there is no such topic.
     pub async fn describe_topics(&self, names: &[String]) -> Result<ByName<Option<TopicDescription>>, AdminError> {
-        self.handle.describe_topics(names, self.deadline).await
+        self.handle()?.describe_topics(names, self.deadline).await
     }
 
     /// Reads all settings of topics. A topic that does not exist is [`AdminError::NotFound`].
     pub async fn describe_topic_configs(&self, names: &[String]) -> Result<ByName<TopicConfig>, AdminError> {
-        self.handle.describe_topic_configs(names, self.deadline).await
+        self.handle()?.describe_topic_configs(names, self.deadline).await
     }
 
     /// Changes the named settings of topics and leaves the others alone (`IncrementalAlterConfigs`, KIP-339). A topic's
@@ -155,6 +155,6 @@ impl Admin {
         &self,
         changes: &BTreeMap<String, BTreeMap<String, ConfigChange>>,
     ) -> Result<ByName<()>, AdminError> {
-        self.handle.alter_topic_configs(changes, self.deadline).await
+        self.handle()?.alter_topic_configs(changes, self.deadline).await
     }
 }

@@ -53,7 +53,7 @@ pub struct ScramUser {
 impl Admin {
     /// Makes, replaces and removes users. One change a user in a call.
     pub async fn alter_scram_users(&self, changes: &[ScramChange]) -> Result<ByName<ScramOutcome>, AdminError> {
-        self.handle.alter_scram_users(changes, self.deadline).await
+        self.handle()?.alter_scram_users(changes, self.deadline).await
     }
 
     /// Reads users; `None` = the user has no SCRAM-SHA-512 credential. `None` for `users` reads all there are.
@@ -61,6 +61,6 @@ impl Admin {
         &self,
         users: Option<&[String]>,
     ) -> Result<ByName<Option<ScramUser>>, AdminError> {
-        self.handle.describe_scram_users(users, self.deadline).await
+        self.handle()?.describe_scram_users(users, self.deadline).await
     }
 }

@@ -32,6 +32,10 @@ use crate::kafka::admin::AdminError;
 
 /// How much longer than librdkafka's own deadline a caller waits: it is a backstop, not the deadline.
 const GRACE: Duration = Duration::from_secs(2);
+/// librdkafka's own deadline for a call to a coordinator, the longest it takes. When such a call passes it before the
+/// coordinator was found, librdkafka frees it, and ends the process (`eonce->refcnt > 0`) as soon as the coordinator can be
+/// reached again: so the caller's deadline ends the waiting, and the client ends the call (see ADR 0007).
+const COORDINATOR_DEADLINE: Duration = Duration::from_secs(3_600);
 /// How long the thread sleeps at most when nothing happens; closing wakes it at once.
 const IDLE_POLL_MILLISECONDS: c_int = 1_000;
 
@@ -78,6 +82,8 @@ struct Shared {
     next: AtomicUsize,
     trouble: Mutex<Option<Trouble>>,
     stop: AtomicBool,
+    /// A call to a coordinator was left unanswered: the client must end long before that call's own deadline.
+    spent: AtomicBool,
     /// The closing handle's reference to the client: the thread must hold the last one, because destroying a client
     /// joins its threads and must not block an async task.
     retired: Mutex<Option<Arc<NativeClient>>>,
@@ -129,11 +135,16 @@ struct Pending {
     number: usize,
     receiver: oneshot::Receiver<Event>,
     shared: Arc<Shared>,
+    /// It goes to a coordinator and has no answer yet.
+    holds_client: bool,
 }
 
 impl Drop for Pending {
     fn drop(&mut self) {
         lock(&self.shared.pending).remove(&self.number);
+        if self.holds_client {
+            self.shared.spent.store(true, Ordering::Release);
+        }
     }
 }
 
@@ -166,6 +177,11 @@ impl AdminHandle {
         lock(&self.shared.trouble).as_ref().map(|trouble| trouble.text.clone())
     }
 
+    /// True when no more calls may be begun: what was left unanswered ends with the client, when its last caller is gone.
+    pub fn is_spent(&self) -> bool {
+        self.shared.spent.load(Ordering::Acquire)
+    }
+
     fn native(&self) -> Result<&Arc<NativeClient>, AdminError> {
         self.native.as_ref().ok_or(AdminError::Closed)
     }
@@ -175,9 +191,10 @@ impl AdminHandle {
         let client = self.native()?;
         // SAFETY: the client is alive and `op` is one of librdkafka's own values.
         let ptr = unsafe { sys::rd_kafka_AdminOptions_new(client.ptr(), op) };
-        let options =
-            Options { native: Native::new(ptr, sys::rd_kafka_AdminOptions_destroy, "call", "its options")?, deadline };
-        let milliseconds = c_int::try_from(deadline.as_millis()).unwrap_or(c_int::MAX);
+        let native = Native::new(ptr, sys::rd_kafka_AdminOptions_destroy, "call", "its options")?;
+        let options = Options { native, deadline, to_coordinator: goes_to_coordinator(op) };
+        let native_deadline = if options.to_coordinator { COORDINATOR_DEADLINE } else { deadline };
+        let milliseconds = c_int::try_from(native_deadline.as_millis()).unwrap_or(c_int::MAX);
         options.set(|options, text, size| {
             // SAFETY: the options are alive; text and size describe a live buffer.
             unsafe { sys::rd_kafka_AdminOptions_set_request_timeout(options, milliseconds, text, size) }
@@ -196,7 +213,8 @@ impl AdminHandle {
         let number = self.shared.next.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
         let (sender, receiver) = oneshot::channel();
         lock(&self.shared.pending).insert(number, sender);
-        let pending = Pending { call, deadline: options.deadline, number, receiver, shared: Arc::clone(&self.shared) };
+        let (deadline, shared, holds_client) = (options.deadline, Arc::clone(&self.shared), options.to_coordinator);
+        let pending = Pending { call, deadline, number, receiver, shared, holds_client };
         let opaque: *mut c_void = ptr::without_provenance_mut(number);
         // SAFETY: the options are alive; the opaque value is a number that is only compared, never followed.
         unsafe { sys::rd_kafka_AdminOptions_set_opaque(options.native.ptr(), opaque) };
@@ -216,10 +234,24 @@ impl Drop for AdminHandle {
     }
 }
 
+/// True for calls that librdkafka sends to the coordinator of a group.
+fn goes_to_coordinator(op: sys::rd_kafka_admin_op_t) -> bool {
+    use sys::rd_kafka_admin_op_t as op_t;
+    matches!(
+        op,
+        op_t::RD_KAFKA_ADMIN_OP_LISTCONSUMERGROUPOFFSETS
+            | op_t::RD_KAFKA_ADMIN_OP_ALTERCONSUMERGROUPOFFSETS
+            | op_t::RD_KAFKA_ADMIN_OP_DELETECONSUMERGROUPOFFSETS
+            | op_t::RD_KAFKA_ADMIN_OP_DESCRIBECONSUMERGROUPS
+            | op_t::RD_KAFKA_ADMIN_OP_DELETEGROUPS
+    )
+}
+
 /// Options of one call.
 struct Options {
     native: Native<sys::rd_kafka_AdminOptions_t>,
     deadline: Duration,
+    to_coordinator: bool,
 }
 
 impl Options {
@@ -270,13 +302,16 @@ impl Event {
 impl Pending {
     /// Waits for the result; the call's own failure is an error here.
     async fn finish(mut self) -> Result<Event, AdminError> {
-        let event = match tokio::time::timeout(self.deadline + GRACE, &mut self.receiver).await {
+        let limit = if self.holds_client { self.deadline } else { self.deadline + GRACE };
+        let event = match tokio::time::timeout(limit, &mut self.receiver).await {
             Ok(Ok(event)) => event,
             Ok(Err(_closed)) => return Err(AdminError::Closed),
             Err(_elapsed) => return Err(self.timed_out()),
         };
         // SAFETY: the event is alive and is an admin result.
         let code = native::code(unsafe { native::raw::rd_kafka_event_error(event.ptr.as_ptr()) });
+        // One that ends by its own deadline has left what it waited for behind, as one nobody waits for does.
+        self.holds_client &= code == RDKafkaErrorCode::OperationTimedOut;
         match code {
             RDKafkaErrorCode::NoError => {
                 *lock(&self.shared.trouble) = None;
