@@ -175,7 +175,7 @@ fn publish(board: &Board, targets: &[Target], committed: &Committed, memory: &Me
         let stalled_changed = read.is_some_and(|(group, offsets)| {
             let stalled = stalled(group, offsets);
             let same = match (&seen.stalled, &stalled) {
-                (Some(was), Some(now)) => was.is_same(now),
+                (Some(was), Some(now)) => was.is_same(now) && (seen.stall_shown || was.at == now.at),
                 (was, now) => was.is_none() && now.is_none(),
             };
             seen.stalled = stalled;
@@ -306,9 +306,12 @@ mod tests {
         };
         let stall = Some(sluice_crds::report::Stall::PoisonedRecord);
         assert!(!round(7, 1, None) && round(7, 2, stall));
-        assert!(!round(7, 3, stall), "the same record");
-        assert_eq!(board.stalled("u").unwrap().at, 3);
-        assert!(round(9, 4, stall) && round(10, 5, None));
+        board.note_stall_shown("u", false);
+        assert!(!round(7, 2, stall) && round(7, 3, stall), "said again, and not shown yet");
+        board.note_stall_shown("u", true);
+        assert!(!round(7, 4, stall), "the same record");
+        assert_eq!(board.stalled("u").unwrap().at, 4);
+        assert!(round(9, 5, stall) && round(10, 6, None));
         assert_eq!(board.stalled("u"), None);
     }
 
