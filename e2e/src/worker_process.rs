@@ -15,6 +15,7 @@ use nix::sys::signal::Signal;
 use sluice_crds::worker_config::WorkerConfig;
 
 use crate::datapath::{HarnessError, wait_for};
+use crate::stack::island::Island;
 use crate::stack::process::{ProcessId, ProcessState};
 
 /// Names the binary; without it, the one built beside the test is used.
@@ -50,12 +51,17 @@ pub struct WorkerSpec<'a> {
     pub folder: &'a Path,
     /// More environment, e.g. `SLUICE_FAILPOINT`.
     pub env: &'a [(&'a str, &'a str)],
+    /// The network it runs in; `None`: the caller's.
+    pub island: Option<&'a Island>,
 }
 
 impl WorkerProcess {
     /// Starts a worker; it is not ready yet.
     pub fn start(spec: &WorkerSpec<'_>) -> Result<Self, HarnessError> {
-        let admin = free_address().map_err(|error| failed(spec.pod, error))?;
+        let mut admin = free_address().map_err(|error| failed(spec.pod, error))?;
+        if let Some(island) = spec.island {
+            admin.set_ip(island.address().into());
+        }
         let config = WorkerConfig { admin_listen: admin.to_string(), ..spec.config.clone() };
         let text = serde_json::to_vec_pretty(&config).map_err(|error| failed(spec.pod, error))?;
         let file = spec.folder.join(format!("{}.json", spec.pod));
@@ -66,6 +72,7 @@ impl WorkerProcess {
         let errors = output.try_clone().map_err(|source| HarnessError::File { path: log.clone(), source })?;
         let child = Command::new("setpriv")
             .args(["--pdeathsig", "KILL", "--"])
+            .args(spec.island.iter().flat_map(|island| island.prefix()))
             .arg(binary()?)
             .arg("--config")
             .arg(&file)
@@ -99,6 +106,13 @@ impl WorkerProcess {
     /// Status and body of one of its admin endpoints (`/readyz`, `/metrics`).
     pub fn get(&self, path: &str) -> Option<(u16, String)> {
         http_get(self.admin, path).ok().flatten()
+    }
+
+    /// A metric's value, all label sets summed; none while it does not answer.
+    pub fn metric(&self, name: &str) -> Option<u64> {
+        let (_, text) = self.get("/metrics").filter(|(status, _)| *status == 200)?;
+        let values = text.lines().filter(|line| line.split(['{', ' ']).next() == Some(name));
+        Some(values.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum())
     }
 
     /// Waits until `/readyz` answers 200; an error as soon as the process ends.

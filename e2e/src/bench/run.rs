@@ -101,6 +101,7 @@ fn start(scenario: &Scenario<'_>, pod: &str) -> Result<WorkerProcess, HarnessErr
         config: &config,
         folder: scenario.folder(),
         env: &[("SLUICE_LOG", "warn")],
+        island: None,
     })?;
     worker.wait_ready(Duration::from_secs(60))?;
     Ok(worker)

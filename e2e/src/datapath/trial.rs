@@ -13,6 +13,7 @@ use crate::checker::{
     check_pipeline, check_probes, check_samples, check_snapshot, check_view, fold,
 };
 use crate::generator::{Generator, Profile};
+use crate::stack::island::Island;
 use crate::worker_process::{WorkerProcess, WorkerSpec};
 
 /// How far clocks and expiry times may be apart, in milliseconds.
@@ -61,8 +62,17 @@ impl<'a> Trial<'a> {
 
     /// Starts a worker; it is not ready yet.
     pub fn spawn(&mut self, pod: &str, env: &[(&str, &str)]) -> Result<&mut WorkerProcess, HarnessError> {
+        self.spawn_in(None, pod, env)
+    }
+
+    fn spawn_in(
+        &mut self,
+        island: Option<&Island>,
+        pod: &str,
+        env: &[(&str, &str)],
+    ) -> Result<&mut WorkerProcess, HarnessError> {
         let config = self.scenario.worker_config()?;
-        let spec = WorkerSpec { pod, config: &config, folder: self.scenario.folder(), env };
+        let spec = WorkerSpec { pod, config: &config, folder: self.scenario.folder(), env, island };
         let worker = WorkerProcess::start(&spec)?;
         let place = self.workers.iter().position(|known| known.pod() == pod);
         let place = place.unwrap_or(self.workers.len());
@@ -77,6 +87,11 @@ impl<'a> Trial<'a> {
     /// Starts a worker and waits until it is ready.
     pub fn add_worker(&mut self, pod: &str) -> Result<(), HarnessError> {
         self.spawn(pod, &[])?.wait_ready(READY)
+    }
+
+    /// As [`Self::add_worker`], in a network of its own.
+    pub fn add_worker_on(&mut self, island: &Island, pod: &str) -> Result<(), HarnessError> {
+        self.spawn_in(Some(island), pod, &[])?.wait_ready(READY)
     }
 
     /// Kills a worker with -9 and starts it again, as the kubelet would.
@@ -96,13 +111,15 @@ impl<'a> Trial<'a> {
         wait_for(&format!("{orders} orders sent"), REST, || Ok((self.loader.sent() >= orders).then_some(())))
     }
 
+    /// Sum of the source offsets that the processor has committed.
+    pub fn committed(&self) -> Result<i64, HarnessError> {
+        let (group, source) = (self.scenario.processor_group(), self.scenario.source());
+        Ok(kafka::committed(self.scenario.kafka, &group, &source)?.values().sum())
+    }
+
     /// Waits until the processor has committed so many source offsets in all.
     pub fn wait_committed(&self, offsets: i64) -> Result<(), HarnessError> {
-        let (group, source) = (self.scenario.processor_group(), self.scenario.source());
-        wait_for(&format!("{offsets} offsets committed"), REST, || {
-            let committed = kafka::committed(self.scenario.kafka, &group, &source)?;
-            Ok((committed.values().sum::<i64>() >= offsets).then_some(()))
-        })
+        wait_for(&format!("{offsets} offsets committed"), REST, || Ok((self.committed()? >= offsets).then_some(())))
     }
 
     /// Waits until every shard has passed so many offsets of the view topic in all.

@@ -7,7 +7,7 @@
 //!   └── group (one thread each) ── kafka/ redis/ kube/ ──▶ KAFKA.json … + parts/NAME.pid (pid and start time)
 //! ```
 //!
-//! [`part`] runs programs, [`reap`] ends what was left behind, [`env`] is the stack as environment variables. Everything is
+//! [`part`] runs programs, [`island`] cuts one off from others, [`reap`] ends what was left behind, [`env`] is the stack as environment variables. Everything is
 //! synchronous: it is about processes and files, and callers with a runtime have threads to spare.
 
 mod attach;
@@ -19,6 +19,7 @@ mod files;
 mod group;
 pub mod image;
 mod install;
+pub mod island;
 pub mod kafka;
 pub mod kube;
 mod layout;

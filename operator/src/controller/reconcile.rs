@@ -321,6 +321,7 @@ fn note_workers<K: SluiceKind>(round: &mut Round<'_, K>) {
         let finding = rollout::finding(live);
         let stalled = round.ctx.board.stalled(round.resource.uid.as_str());
         let stalled = stalled.and_then(|stalled| rollout::stalled(live, &stalled));
+        round.ctx.board.note_stall_shown(round.resource.uid.as_str(), stalled.is_some());
         round.note(finding);
         if let Some(stalled) = stalled {
             round.note(stalled);

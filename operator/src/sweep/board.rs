@@ -162,6 +162,8 @@ pub(super) struct Seen {
     pub(super) views: Debounced<ViewProgress>,
     /// The first of its partitions that stand still.
     pub(super) stalled: Option<StalledPartition>,
+    /// Status shows it.
+    pub(super) stall_shown: bool,
 }
 
 /// State of the sweeps, shared with reconciles and metrics.
@@ -277,6 +279,14 @@ impl Board {
     /// The first partition that stands still, by what its worker says.
     pub fn stalled(&self, uid: &str) -> Option<StalledPartition> {
         self.lock().seen.get(uid)?.stalled.clone()
+    }
+
+    /// Notes whether status shows that partition. What workers say while they are rolled out is not believed: until it is shown,
+    /// every later word on it is told again.
+    pub fn note_stall_shown(&self, uid: &str, shown: bool) {
+        if let Some(seen) = self.lock().seen.get_mut(uid) {
+            seen.stall_shown = shown;
+        }
     }
 
     /// How far a resource's views are; none = no worker has said so under the current epoch.

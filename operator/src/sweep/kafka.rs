@@ -9,6 +9,7 @@ use sluice_crds::report::PartitionReport;
 
 use super::board::{Board, GroupTarget, StalledPartition, Target, Trigger, ViewProgress, ViewTarget};
 use super::lag::{EndHistory, PartitionLag, is_caught_up, step};
+use super::offsets::{self, Bounds, Committed};
 use crate::connections::KafkaClient;
 
 /// What is remembered between rounds.
@@ -17,6 +18,7 @@ pub(super) struct Memory {
     ends: HashMap<TopicPartition, EndHistory>,
     /// Topics of each resource that were found to be others than those it was reconciled with: said once.
     told: HashMap<String, Topics>,
+    offsets: offsets::Memory,
 }
 
 /// Ids and numbers of partitions, by name.
@@ -24,9 +26,6 @@ type Topics = BTreeMap<String, (String, i32)>;
 
 /// Groups asked for at the same time: one whose coordinator is away must not hold up the others.
 const GROUPS_AT_ONCE: usize = 16;
-
-/// Committed offsets, by group.
-type Committed = BTreeMap<String, BTreeMap<TopicPartition, CommittedOffset>>;
 
 /// Reads offsets of all groups and ends of all partitions, and puts what they say on the board. Gives the resources for
 /// which something shown has changed.
@@ -47,23 +46,35 @@ pub(super) async fn round(
         Ok(found.committed)
     });
     let committed = committed.await?;
-    let wanted: BTreeMap<TopicPartition, OffsetSpec> = groups
+    let wanted: BTreeSet<TopicPartition> = groups
         .iter()
         .flat_map(|target| &target.topics)
-        .flat_map(|(topic, count)| (0..*count).map(|p| (TopicPartition::new(topic.as_str(), p), OffsetSpec::Latest)))
+        .flat_map(|(topic, count)| (0..*count).map(|p| TopicPartition::new(topic.as_str(), p)))
         .collect();
-    memory.ends.retain(|partition, _| wanted.contains_key(partition));
-    if !wanted.is_empty() {
-        // A partition that cannot be read now (no leader, topic gone) only lacks its sample.
-        let ends = kafka.call(|admin| async move { admin.list_offsets(&wanted, Isolation::Uncommitted).await }).await?;
-        for (partition, end) in ends {
-            if let Ok(end) = end {
-                memory.ends.entry(partition).or_default().note(now, end);
-            }
-        }
+    memory.ends.retain(|partition, _| wanted.contains(partition));
+    let ends = bounds(kafka, wanted, OffsetSpec::Latest).await?;
+    for (partition, end) in &ends {
+        memory.ends.entry(partition.clone()).or_default().note(now, *end);
     }
+    let suspects = memory.offsets.suspects(targets, &committed, &ends);
+    let beginnings = bounds(kafka, suspects, OffsetSpec::Earliest).await?;
+    changed.extend(memory.offsets.lost(targets, &committed, &beginnings, &ends));
     changed.extend(publish(board, targets, &committed, memory, now));
     Ok(changed)
+}
+
+/// One end of each partition. One that cannot be read now (no leader, topic gone) only lacks its sample.
+async fn bounds(
+    kafka: &KafkaClient,
+    partitions: BTreeSet<TopicPartition>,
+    which: OffsetSpec,
+) -> Result<Bounds, AdminError> {
+    if partitions.is_empty() {
+        return Ok(Bounds::new());
+    }
+    let wanted = partitions.into_iter().map(|partition| (partition, which)).collect();
+    let found = kafka.call(|admin| async move { admin.list_offsets(&wanted, Isolation::Uncommitted).await }).await?;
+    Ok(found.into_iter().filter_map(|(partition, offset)| Some((partition, offset.ok()?))).collect())
 }
 
 /// What groups have committed. A group that cannot be read now is left out; an error only when none can.
@@ -164,7 +175,7 @@ fn publish(board: &Board, targets: &[Target], committed: &Committed, memory: &Me
         let stalled_changed = read.is_some_and(|(group, offsets)| {
             let stalled = stalled(group, offsets);
             let same = match (&seen.stalled, &stalled) {
-                (Some(was), Some(now)) => was.is_same(now),
+                (Some(was), Some(now)) => was.is_same(now) && (seen.stall_shown || was.at == now.at),
                 (was, now) => was.is_none() && now.is_none(),
             };
             seen.stalled = stalled;
@@ -295,9 +306,12 @@ mod tests {
         };
         let stall = Some(sluice_crds::report::Stall::PoisonedRecord);
         assert!(!round(7, 1, None) && round(7, 2, stall));
-        assert!(!round(7, 3, stall), "the same record");
-        assert_eq!(board.stalled("u").unwrap().at, 3);
-        assert!(round(9, 4, stall) && round(10, 5, None));
+        board.note_stall_shown("u", false);
+        assert!(!round(7, 2, stall) && round(7, 3, stall), "said again, and not shown yet");
+        board.note_stall_shown("u", true);
+        assert!(!round(7, 4, stall), "the same record");
+        assert_eq!(board.stalled("u").unwrap().at, 4);
+        assert!(round(9, 5, stall) && round(10, 6, None));
         assert_eq!(board.stalled("u"), None);
     }
 

@@ -4,6 +4,7 @@
 //! ```text
 //! board.rs     what the sweeps know of each resource, and what reconciles told them to look at
 //! lag.rs       PURE: offsets over time → seconds, coarse steps that have lasted, progress of views
+//! offsets.rs   PURE: offsets that a running pipeline has lost
 //! kafka.rs     IO: one round over a Kafka connection        redis.rs   IO: one round over a Redis connection
 //! orphans.rs   IO: users, ACLs of resources that are gone
 //! run.rs       the loop
@@ -13,6 +14,7 @@
 mod board;
 mod kafka;
 mod lag;
+mod offsets;
 pub mod orphans;
 mod redis;
 mod run;

@@ -23,6 +23,8 @@ pub struct Progress {
     last_timestamp: Option<u64>,
     topic_id: Option<TopicId>,
     last_commit: Instant,
+    /// A commit has said at which record the partition stands still.
+    stall_told: bool,
 }
 
 /// What one transaction did for one lease.
@@ -53,6 +55,7 @@ impl Progress {
             last_timestamp: None,
             topic_id,
             last_commit: now,
+            stall_told: false,
         }
     }
 
@@ -70,19 +73,23 @@ impl Progress {
         }
     }
 
-    /// `done` is committed.
-    pub fn advance(&mut self, done: &Done, now: Instant) {
+    /// `done` is committed; with it, that the partition stands still, if it does at an offset.
+    pub fn advance(&mut self, done: &Done, still_at: Option<i64>, now: Instant) {
         self.committed = done.position;
         self.records += done.records;
         self.busy += done.busy;
         self.dead_letters += done.dead_letters;
         self.last_timestamp = done.last_timestamp.max(self.last_timestamp);
         self.last_commit = now;
+        // A position before the record (markers lie between them) names another one.
+        self.stall_told |= still_at.is_some_and(|at| done.position >= at);
     }
 
-    /// Whether the report has grown old.
-    pub fn is_idle(&self, now: Instant) -> bool {
-        now.saturating_duration_since(self.last_commit) >= IDLE_COMMIT
+    /// Whether it needs a commit for its report alone: the last one has grown old, or does not say yet that the partition
+    /// stands still. Nothing else would: no record of such a partition is committed any more.
+    pub fn is_due(&self, stands_still: bool, now: Instant) -> bool {
+        let is_old = now.saturating_duration_since(self.last_commit) >= IDLE_COMMIT;
+        is_old || (stands_still && !self.stall_told)
     }
 }
 
@@ -113,7 +120,7 @@ mod tests {
         assert_eq!((report.since, report.at, report.records, report.busy_micros), (1000, 2000, 5, 70));
         assert_eq!(progress.committed, 10, "not committed yet");
         assert_eq!(progress.report(&done, 2000), report, "an aborted attempt leaves no trace");
-        progress.advance(&done, now);
+        progress.advance(&done, None, now);
         assert_eq!(progress.committed, 15);
         let idle = Done { position: 15, ..Done::default() };
         let report = progress.report(&idle, 3000);
@@ -121,12 +128,18 @@ mod tests {
     }
 
     #[test]
-    fn idle_after_a_while() {
+    fn due_after_a_while_and_at_once_when_it_stands_still() {
         let now = Instant::now();
         let lease = Lease::new(TopicPartition::new("in", 0), Incarnation(1), LaneId(0), 0);
         let mut progress = Progress::new(lease, None, now, 0);
-        assert!(!progress.is_idle(now) && progress.is_idle(now + IDLE_COMMIT));
-        progress.advance(&Done::default(), now + IDLE_COMMIT);
-        assert!(!progress.is_idle(now + IDLE_COMMIT));
+        assert!(!progress.is_due(false, now) && progress.is_due(false, now + IDLE_COMMIT));
+        progress.advance(&Done::default(), None, now + IDLE_COMMIT);
+        assert!(!progress.is_due(false, now + IDLE_COMMIT));
+        assert!(progress.is_due(true, now + IDLE_COMMIT));
+        progress.advance(&Done { position: 7, ..Done::default() }, Some(8), now + IDLE_COMMIT);
+        assert!(progress.is_due(true, now + IDLE_COMMIT), "another record would be named");
+        progress.advance(&Done { position: 8, ..Done::default() }, Some(8), now + IDLE_COMMIT);
+        assert!(!progress.is_due(true, now + IDLE_COMMIT), "said once, then like every other report");
+        assert!(progress.is_due(true, now + 2 * IDLE_COMMIT));
     }
 }

@@ -9,7 +9,8 @@
 //! ```
 //!
 //! A call gives `Err` when it failed as a whole (no broker, no rights for the call) and otherwise one outcome an object.
-//! Every call ends by [`Admin`]'s deadline. No call retries by itself: that is the reconciler's decision.
+//! Every call ends by [`Admin`]'s deadline. No call retries by itself: that is the reconciler's decision. A client with a call to a
+//! coordinator that was not answered in time is left to its last callers, and the next call gets a new one (ADR 0007).
 
 mod acls;
 mod error;
@@ -42,46 +43,46 @@ pub type ByName<T> = BTreeMap<String, Result<T, AdminError>>;
 /// Admin calls to one Kafka cluster as one principal. Cheap to clone; clones share one client and its connections.
 #[derive(Clone)]
 pub struct Admin {
-    shared: Arc<Shared>,
+    clients: Arc<Clients>,
     deadline: Duration,
 }
 
-/// The client of the moment, and how to make the next one.
-struct Shared {
+/// The present client, and what the next one is made of.
+struct Clients {
     config: ClientConfig,
-    handle: Mutex<Arc<AdminHandle>>,
+    present: Mutex<Arc<AdminHandle>>,
 }
 
 impl Admin {
     /// Makes the client and its one dispatching thread; connects in the background. `deadline` bounds every call,
     /// finding a broker included (1 ms to 1 h; values outside are moved to the nearest end).
     pub fn new(config: &ClientConfig, deadline: Duration) -> Result<Self, AdminError> {
-        let handle = Mutex::new(Arc::new(AdminHandle::new(config)?));
-        Ok(Self { shared: Arc::new(Shared { config: config.clone(), handle }), deadline: bounded(deadline) })
+        let present = Mutex::new(Arc::new(AdminHandle::new(config)?));
+        Ok(Self { clients: Arc::new(Clients { config: config.clone(), present }), deadline: bounded(deadline) })
     }
 
     /// The same client with another deadline.
     #[must_use]
     pub fn with_deadline(&self, deadline: Duration) -> Self {
-        Self { shared: Arc::clone(&self.shared), deadline: bounded(deadline) }
+        Self { clients: Arc::clone(&self.clients), deadline: bounded(deadline) }
     }
 
     /// The last connection trouble the client reported, e.g. a failed login; cleared by the next successful call.
     pub fn last_trouble(&self) -> Option<String> {
-        self.lock().last_trouble()
+        self.present().last_trouble()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Arc<AdminHandle>> {
-        self.shared.handle.lock().unwrap_or_else(PoisonError::into_inner)
+    fn present(&self) -> MutexGuard<'_, Arc<AdminHandle>> {
+        self.clients.present.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The client for the next call; another one when the last is spent, which is closed when its other calls have ended.
+    /// The client for one call: a new one if the present one is of no more use.
     fn handle(&self) -> Result<Arc<AdminHandle>, AdminError> {
-        let mut handle = self.lock();
-        if handle.is_spent() {
-            *handle = Arc::new(AdminHandle::new(&self.shared.config)?);
+        let mut present = self.present();
+        if present.is_spent() {
+            *present = Arc::new(AdminHandle::new(&self.clients.config)?);
         }
-        Ok(Arc::clone(&handle))
+        Ok(Arc::clone(&present))
     }
 }
 
@@ -96,27 +97,5 @@ fn bounded(deadline: Duration) -> Duration {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Needs no broker: the port is one that nobody may listen on.
-    #[tokio::test]
-    async fn a_client_with_an_unanswered_call_to_a_coordinator_is_replaced() {
-        let mut config = ClientConfig::new();
-        config.set("bootstrap.servers", "127.0.0.1:1");
-        let admin = Admin::new(&config, Duration::from_millis(200)).unwrap();
-        let first = admin.handle().unwrap();
-        let error = admin.describe_topics(&["t".to_owned()]).await.unwrap_err();
-        assert!(Arc::ptr_eq(&first, &admin.handle().unwrap()), "librdkafka ends this one itself: {error}");
-
-        let error = admin.describe_groups(&["g".to_owned()]).await.unwrap_err();
-        assert_eq!((error.category(), error.retryable()), ("TimedOut", true), "{error}");
-        let second = admin.with_deadline(Duration::from_secs(9)).handle().unwrap();
-        assert!(!Arc::ptr_eq(&first, &second), "for clones too");
-
-        // Also when the caller is gone before its time.
-        let short = Duration::from_millis(20);
-        assert!(tokio::time::timeout(short, admin.list_group_offsets("g", None, true)).await.is_err());
-        assert!(!Arc::ptr_eq(&second, &admin.handle().unwrap()));
-    }
-}
+#[path = "away_tests.rs"]
+mod away_tests;

@@ -14,6 +14,7 @@ use crate::stack::progress::Progress;
 const NEEDED: &[(&str, &str, Option<Group>)] = &[
     ("ip", "iproute2", None),
     ("setpriv", "util-linux", None),
+    ("nft", "nftables", None),
     ("java", "default-jre-headless", Some(Group::Kafka)),
     ("mvn", "maven", Some(Group::Kafka)),
     ("redis-server", "redis-server", Some(Group::Redis)),
@@ -22,7 +23,6 @@ const NEEDED: &[(&str, &str, Option<Group>)] = &[
     ("runc", "runc", Some(Group::Kube)),
     ("/usr/lib/cni/bridge", "containernetworking-plugins", Some(Group::Kube)),
     ("buildah", "buildah", Some(Group::Kube)),
-    ("nft", "nftables", Some(Group::Kube)),
     ("conntrack", "conntrack", Some(Group::Kube)),
     ("mount", "mount", Some(Group::Kube)),
     ("gcc", "gcc", Some(Group::Kube)),

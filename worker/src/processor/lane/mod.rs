@@ -134,9 +134,9 @@ impl Lane {
             }
             if let Some(batch) = state.gather.close(Instant::now()) {
                 self.process(&mut state, batch);
-            } else {
-                self.commit_idle(&mut state);
             }
+            // Also after a batch: a lane that always has a full one would never say anything of its other partitions.
+            self.commit_idle(&mut state);
         }
     }
 

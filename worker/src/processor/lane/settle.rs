@@ -12,7 +12,7 @@ use super::{Lane, Notice, State, unix_millis};
 use crate::processor::assignment::StallReason;
 use crate::processor::lease::{Incarnation, SharedLease};
 use crate::processor::metrics::{OutcomeLabel, reason};
-use crate::processor::progress::Done;
+use crate::processor::progress::{Done, Progress};
 use crate::processor::work::{EndMark, Escalation, Outcome, Still, Work, done, escalate, refused, skip_void};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -157,7 +157,7 @@ impl Lane {
         let (now, unix) = (Instant::now(), unix_millis());
         for (incarnation, (_, done)) in dones {
             if let Some(progress) = state.progress.get_mut(incarnation) {
-                progress.advance(done, now);
+                progress.advance(done, state.still.get(incarnation).copied(), now);
             }
         }
         self.metrics.outputs.inc_by(produced);
@@ -197,14 +197,18 @@ impl Lane {
     /// Commits the position of partitions that had no commit for a while, so that reports stay fresh.
     pub(super) fn commit_idle(&mut self, state: &mut State) {
         let now = Instant::now();
-        let idle =
-            |progress: &&crate::processor::progress::Progress| progress.is_idle(now) && !progress.lease.has_ended();
+        let is_due = |progress: &&Progress| {
+            let stands_still = state.still.contains_key(&progress.lease.incarnation);
+            progress.is_due(stands_still, now) && !progress.lease.has_ended()
+        };
         let dones: Dones = state
             .progress
             .values()
-            .filter(idle)
+            .filter(is_due)
             .map(|progress| {
-                let done = Done { position: progress.committed, ..Done::default() };
+                // Everything before the record that stops a partition is committed by now.
+                let still_at = state.still.get(&progress.lease.incarnation).copied().unwrap_or(0);
+                let done = Done { position: progress.committed.max(still_at), ..Done::default() };
                 (progress.lease.incarnation, (progress.lease.clone(), done))
             })
             .collect();

@@ -35,7 +35,7 @@ impl AdminHandle {
             return Ok(GroupOffsets::default());
         }
         let pending = {
-            let options = self.coordinator_options(op::RD_KAFKA_ADMIN_OP_LISTCONSUMERGROUPOFFSETS, deadline)?;
+            let options = self.options(op::RD_KAFKA_ADMIN_OP_LISTCONSUMERGROUPOFFSETS, deadline)?;
             // SAFETY: the options are alive; the returned error object is null or ours.
             unsafe {
                 let stable = i32::from(require_stable);
@@ -89,7 +89,7 @@ impl AdminHandle {
             return Ok(BTreeMap::new());
         }
         let pending = {
-            let options = self.coordinator_options(op::RD_KAFKA_ADMIN_OP_ALTERCONSUMERGROUPOFFSETS, deadline)?;
+            let options = self.options(op::RD_KAFKA_ADMIN_OP_ALTERCONSUMERGROUPOFFSETS, deadline)?;
             let entries =
                 offsets.iter().map(|(partition, commit)| (partition, commit.offset, Some(commit.metadata.as_str())));
             let list = PartitionList::new(entries)?;
@@ -126,7 +126,7 @@ impl AdminHandle {
             return Ok(ByName::new());
         }
         let pending = {
-            let options = self.coordinator_options(op::RD_KAFKA_ADMIN_OP_DELETEGROUPS, deadline)?;
+            let options = self.options(op::RD_KAFKA_ADMIN_OP_DELETEGROUPS, deadline)?;
             let list = distinct(groups).map(|name| delete_group(name)).collect::<Result<Vec<_>, _>>()?;
             let mut pointers = Native::pointers(&list);
             self.start("DeleteGroups", &options, |client, options, queue| {
@@ -154,7 +154,7 @@ impl AdminHandle {
             return Ok(ByName::new());
         }
         let pending = {
-            let options = self.coordinator_options(op::RD_KAFKA_ADMIN_OP_DESCRIBECONSUMERGROUPS, deadline)?;
+            let options = self.options(op::RD_KAFKA_ADMIN_OP_DESCRIBECONSUMERGROUPS, deadline)?;
             let (_texts, mut pointers) = c_texts("group", distinct(groups))?;
             self.start("DescribeConsumerGroups", &options, |client, options, queue| {
                 let (list, len) = (pointers.as_mut_ptr(), pointers.len());

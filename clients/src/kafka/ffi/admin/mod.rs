@@ -32,10 +32,10 @@ use crate::kafka::admin::AdminError;
 
 /// How much longer than librdkafka's own deadline a caller waits: it is a backstop, not the deadline.
 const GRACE: Duration = Duration::from_secs(2);
-/// How much longer than its caller librdkafka waits for a coordinator. A call whose own time ends while the coordinator is
-/// looked up is freed, and used once more when a broker comes up: an assertion then ends the process (librdkafka issue 4605,
-/// present in 2.12). So its time does not end: who stops waiting marks the client, which is replaced and closed before.
-const COORDINATOR_GRACE: Duration = Duration::from_secs(120);
+/// librdkafka's own deadline for a call to a coordinator, the longest it takes. When such a call passes it before the
+/// coordinator was found, librdkafka frees it, and ends the process (`eonce->refcnt > 0`) as soon as the coordinator can be
+/// reached again: so the caller's deadline ends the waiting, and the client ends the call (see ADR 0007).
+const COORDINATOR_DEADLINE: Duration = Duration::from_secs(3_600);
 /// How long the thread sleeps at most when nothing happens; closing wakes it at once.
 const IDLE_POLL_MILLISECONDS: c_int = 1_000;
 
@@ -82,7 +82,7 @@ struct Shared {
     next: AtomicUsize,
     trouble: Mutex<Option<Trouble>>,
     stop: AtomicBool,
-    /// A call to a coordinator has no answer and nobody waits for it any more.
+    /// A call to a coordinator was left unanswered: the client must end long before that call's own deadline.
     spent: AtomicBool,
     /// The closing handle's reference to the client: the thread must hold the last one, because destroying a client
     /// joins its threads and must not block an async task.
@@ -132,17 +132,17 @@ impl Drop for Event {
 struct Pending {
     call: &'static str,
     deadline: Duration,
-    target: Target,
-    answered: bool,
     number: usize,
     receiver: oneshot::Receiver<Event>,
     shared: Arc<Shared>,
+    /// It goes to a coordinator and has no answer yet.
+    holds_client: bool,
 }
 
 impl Drop for Pending {
     fn drop(&mut self) {
         lock(&self.shared.pending).remove(&self.number);
-        if self.target == Target::Coordinator && !self.answered {
+        if self.holds_client {
             self.shared.spent.store(true, Ordering::Release);
         }
     }
@@ -177,7 +177,7 @@ impl AdminHandle {
         lock(&self.shared.trouble).as_ref().map(|trouble| trouble.text.clone())
     }
 
-    /// True when this client must be closed soon, and another one used: see [`COORDINATOR_GRACE`].
+    /// True when no more calls may be begun: what was left unanswered ends with the client, when its last caller is gone.
     pub fn is_spent(&self) -> bool {
         self.shared.spent.load(Ordering::Acquire)
     }
@@ -188,28 +188,13 @@ impl AdminHandle {
 
     /// Options of one call.
     fn options(&self, op: sys::rd_kafka_admin_op_t, deadline: Duration) -> Result<Options, AdminError> {
-        self.options_to(Target::Broker, op, deadline)
-    }
-
-    /// Options of one call to the coordinators of groups.
-    fn coordinator_options(&self, op: sys::rd_kafka_admin_op_t, deadline: Duration) -> Result<Options, AdminError> {
-        self.options_to(Target::Coordinator, op, deadline)
-    }
-
-    fn options_to(
-        &self,
-        target: Target,
-        op: sys::rd_kafka_admin_op_t,
-        deadline: Duration,
-    ) -> Result<Options, AdminError> {
         let client = self.native()?;
         // SAFETY: the client is alive and `op` is one of librdkafka's own values.
         let ptr = unsafe { sys::rd_kafka_AdminOptions_new(client.ptr(), op) };
         let native = Native::new(ptr, sys::rd_kafka_AdminOptions_destroy, "call", "its options")?;
-        let options = Options { native, deadline, target };
-        let limit = if target == Target::Coordinator { deadline + COORDINATOR_GRACE } else { deadline };
-        // librdkafka takes an hour at most.
-        let milliseconds = c_int::try_from(limit.as_millis()).unwrap_or(c_int::MAX).min(3_600_000);
+        let options = Options { native, deadline, to_coordinator: goes_to_coordinator(op) };
+        let native_deadline = if options.to_coordinator { COORDINATOR_DEADLINE } else { deadline };
+        let milliseconds = c_int::try_from(native_deadline.as_millis()).unwrap_or(c_int::MAX);
         options.set(|options, text, size| {
             // SAFETY: the options are alive; text and size describe a live buffer.
             unsafe { sys::rd_kafka_AdminOptions_set_request_timeout(options, milliseconds, text, size) }
@@ -228,9 +213,8 @@ impl AdminHandle {
         let number = self.shared.next.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
         let (sender, receiver) = oneshot::channel();
         lock(&self.shared.pending).insert(number, sender);
-        let shared = Arc::clone(&self.shared);
-        let (deadline, target) = (options.deadline, options.target);
-        let pending = Pending { call, deadline, target, answered: false, number, receiver, shared };
+        let (deadline, shared, holds_client) = (options.deadline, Arc::clone(&self.shared), options.to_coordinator);
+        let pending = Pending { call, deadline, number, receiver, shared, holds_client };
         let opaque: *mut c_void = ptr::without_provenance_mut(number);
         // SAFETY: the options are alive; the opaque value is a number that is only compared, never followed.
         unsafe { sys::rd_kafka_AdminOptions_set_opaque(options.native.ptr(), opaque) };
@@ -250,20 +234,24 @@ impl Drop for AdminHandle {
     }
 }
 
-/// Who answers a call.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Target {
-    /// Any broker, or the controller.
-    Broker,
-    /// The coordinators of groups, which are looked up first.
-    Coordinator,
+/// True for calls that librdkafka sends to the coordinator of a group.
+fn goes_to_coordinator(op: sys::rd_kafka_admin_op_t) -> bool {
+    use sys::rd_kafka_admin_op_t as op_t;
+    matches!(
+        op,
+        op_t::RD_KAFKA_ADMIN_OP_LISTCONSUMERGROUPOFFSETS
+            | op_t::RD_KAFKA_ADMIN_OP_ALTERCONSUMERGROUPOFFSETS
+            | op_t::RD_KAFKA_ADMIN_OP_DELETECONSUMERGROUPOFFSETS
+            | op_t::RD_KAFKA_ADMIN_OP_DESCRIBECONSUMERGROUPS
+            | op_t::RD_KAFKA_ADMIN_OP_DELETEGROUPS
+    )
 }
 
 /// Options of one call.
 struct Options {
     native: Native<sys::rd_kafka_AdminOptions_t>,
     deadline: Duration,
-    target: Target,
+    to_coordinator: bool,
 }
 
 impl Options {
@@ -314,15 +302,16 @@ impl Event {
 impl Pending {
     /// Waits for the result; the call's own failure is an error here.
     async fn finish(mut self) -> Result<Event, AdminError> {
-        let grace = if self.target == Target::Coordinator { Duration::ZERO } else { GRACE };
-        let event = match tokio::time::timeout(self.deadline + grace, &mut self.receiver).await {
+        let limit = if self.holds_client { self.deadline } else { self.deadline + GRACE };
+        let event = match tokio::time::timeout(limit, &mut self.receiver).await {
             Ok(Ok(event)) => event,
             Ok(Err(_closed)) => return Err(AdminError::Closed),
             Err(_elapsed) => return Err(self.timed_out()),
         };
-        self.answered = true;
         // SAFETY: the event is alive and is an admin result.
         let code = native::code(unsafe { native::raw::rd_kafka_event_error(event.ptr.as_ptr()) });
+        // One that ends by its own deadline has left what it waited for behind, as one nobody waits for does.
+        self.holds_client &= code == RDKafkaErrorCode::OperationTimedOut;
         match code {
             RDKafkaErrorCode::NoError => {
                 *lock(&self.shared.trouble) = None;
