@@ -16,6 +16,7 @@ use crate::args::{Arguments, Command, RunArguments};
 use crate::connections::Connections;
 use crate::controller::backoff::Backoff;
 use crate::controller::context::{ClaimBook, Context, EpochMemo, RedisUserMemo};
+use crate::controller::redis_keys::KeySweeps;
 use crate::controller::streams;
 use crate::controller::turns::Turns;
 use crate::kube_ext::timed;
@@ -113,6 +114,7 @@ async fn operate(arguments: RunArguments) -> Result<(), RunError> {
         board: Board::new(triggers),
         redis_users: RedisUserMemo::default(),
         epochs: EpochMemo::default(),
+        key_sweeps: KeySweeps::default(),
         turns: Turns::default(),
         pod_monitors,
         started: jiff::Timestamp::now(),

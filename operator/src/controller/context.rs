@@ -12,6 +12,7 @@ use sluice_crds::names::Kind;
 use tokio::sync::watch;
 
 use super::backoff::Backoff;
+use super::redis_keys::KeySweeps;
 use super::turns::Turns;
 use crate::claims::ClaimIndex;
 use crate::connections::Connections;
@@ -46,6 +47,8 @@ pub struct Context {
     pub turns: Turns,
     /// Epochs that Redis is known not to be ahead of.
     pub epochs: EpochMemo,
+    /// Deletions of keys under way.
+    pub key_sweeps: KeySweeps,
     /// Whether `PodMonitors` can be applied.
     pub pod_monitors: watch::Receiver<bool>,
     /// When this process began.

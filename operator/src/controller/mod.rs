@@ -11,13 +11,14 @@
 //! epoch.rs       PURE: when views are rebuilt                rollout.rs  PURE: what a Deployment's status says
 //! build/         validated.rs + facts → children             PURE, infallible, one file a child kind
 //! deletion/      what goes when the resource goes            finalizer.rs  whether it has to wait for that
-//! redis_keys.rs  keys of views that are gone
+//! clearing.rs    PURE: keys that a new epoch must not find    redis_keys.rs  deletes keys
 //! status.rs      one write, only if it differs               report.rs  events       backoff.rs  when to look again
 //! ```
 
 pub mod backoff;
 pub mod build;
 pub mod cache_sync;
+pub mod clearing;
 pub mod context;
 pub mod deletion;
 pub mod epoch;

@@ -121,6 +121,7 @@ fn forget(ctx: &Context, who: &Claimant) {
     ctx.backoff.forget(&who.uid);
     ctx.redis_users.forget(&who.uid);
     ctx.epochs.forget(&who.uid);
+    ctx.key_sweeps.forget(&who.uid);
     let affected = ctx.claims.lock().remove(who);
     let next = ctx.turns.give_back(who);
     notify(ctx, affected.iter().chain(&next).map(Trigger::from).collect());

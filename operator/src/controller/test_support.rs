@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use http::{Request, Response};
+use k8s_openapi::api::apps::v1::Deployment;
 use kube::Client;
 use kube::client::Body;
 use kube::runtime::events::{Recorder, Reporter};
@@ -16,6 +17,10 @@ use super::backoff::Backoff;
 use super::build::TopicFacts;
 use super::context::{ClaimBook, Context, EpochMemo, RedisUserMemo};
 use super::kind::SluiceKind;
+use super::reconcile::claimant;
+use super::redis_keys::KeySweeps;
+use super::round::Round;
+use super::status::StatusWriter;
 use super::turns::Turns;
 use super::validate::{Invalid, Rules};
 use super::validated::ValidatedResource;
@@ -188,6 +193,7 @@ pub fn context(client: Client) -> (Context, tokio::sync::mpsc::Receiver<Trigger>
         board: Board::new(triggers),
         redis_users: RedisUserMemo::default(),
         epochs: EpochMemo::default(),
+        key_sweeps: KeySweeps::default(),
         turns: Turns::default(),
         pod_monitors: tokio::sync::watch::channel(false).1,
         started: jiff::Timestamp::UNIX_EPOCH,
@@ -198,4 +204,30 @@ pub fn context(client: Client) -> (Context, tokio::sync::mpsc::Receiver<Trigger>
         ctx.claims.listed(kind);
     }
     (ctx, pipelines)
+}
+
+/// Runs `test` in a round of [`PIPELINE`] with these settings.
+pub async fn in_round(
+    object: &EventPipeline,
+    client: Client,
+    settings: Settings,
+    live: Option<Deployment>,
+    test: impl AsyncFnOnce(&mut Round<'_, EventPipeline>),
+) {
+    let (ctx, _triggers) = context(client);
+    let resource = pipeline(PIPELINE).unwrap();
+    let who = claimant(sluice_crds::names::Kind::EventPipeline, object);
+    let mut status = StatusWriter::new(kube::Api::namespaced(ctx.client.clone(), "shop"), object);
+    let mut round = Round {
+        ctx: &ctx,
+        settings: Arc::new(settings),
+        object,
+        claimant: &who,
+        resource: &resource,
+        status: &mut status,
+        live,
+        findings: Vec::new(),
+        now: 0,
+    };
+    test(&mut round).await;
 }

@@ -62,7 +62,11 @@ pub async fn run<K: SluiceKind>(
     let last = outside.gives_up();
     let left = match outside.stop_workers().await? {
         Workers::Gone => outside.attempt(last).await,
-        Workers::Ending(why) => outside.nothing_done(why),
+        Workers::Ending(why) => {
+            // They may write what an earlier attempt has deleted.
+            ctx.key_sweeps.forget(outside.uid.as_str());
+            outside.nothing_done(why)
+        }
     };
     if let Some(first) = left.iter().find(|left| left.again).filter(|_| !last) {
         let finding = Finding::progressing(
@@ -92,6 +96,7 @@ async fn release<K: SluiceKind>(ctx: &Context, api: &Api<K>, object: &K) -> Resu
     let uid = object.uid().unwrap_or_default();
     ctx.backoff.forget(&uid);
     ctx.redis_users.forget(&uid);
+    ctx.key_sweeps.forget(&uid);
     Ok(Action::await_change())
 }
 

@@ -139,18 +139,18 @@ impl<K: SluiceKind> Outside<'_, K> {
             Err(why) => return all(prefixes.into_iter().map(named).collect(), &why),
         };
         let watermarks = watermark_prefix_of(&self.settings.instance, &self.uid);
-        let mut left = Vec::new();
+        let (mut left, until) = (Vec::new(), redis_keys::turn());
         for prefix in prefixes.into_iter().chain([watermarks.as_str()]) {
             let ours = prefix == watermarks;
             let kept = redis_keys::kept(self.ctx, &self.who, &self.id.namespace, connection, prefix);
             if let Some(why) = kept.filter(|_| !ours) {
-                left.push(Left::kept(named(prefix), why));
+                left.push(Left::kept(named(prefix), why.why()));
                 continue;
             }
-            match redis_keys::delete(&redis, prefix).await {
+            match redis_keys::delete(&self.ctx.key_sweeps, self.uid.as_str(), &redis, prefix, until).await {
                 Ok(true) => {}
                 Ok(false) => left.push(Left::later(named(prefix), "there are many, and they are being deleted")),
-                Err(why) => left.push(Left::later(named(prefix), why)),
+                Err(error) => left.push(Left::later(named(prefix), error.to_string())),
             }
         }
         left

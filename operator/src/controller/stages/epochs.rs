@@ -7,15 +7,16 @@ use sluice_clients::redis::admin::{Reach, RedisAdmin, RedisAdminError};
 use sluice_crds::conditions::ConditionType;
 use sluice_crds::names::{NodeId, TopicName, WatermarkKeys};
 use sluice_crds::report::record_epoch;
+use sluice_crds::v1alpha1::ViewStatus;
 
 use super::{cache, quiesce, views};
 use crate::connections::{KafkaClient, RedisClient};
 use crate::controller::build::TopicFacts;
+use crate::controller::clearing::{self, Ground};
 use crate::controller::epoch::{self, EpochPlan};
 use crate::controller::halt::Halt;
 use crate::controller::kind::SluiceKind;
 use crate::controller::round::Round;
-use crate::controller::validated::WorkerAccess;
 
 /// The epoch that workers shall have; 0 without views. A new one only with the workers stopped: at once when a topic was
 /// made `anew`, else when it is the resource's turn.
@@ -26,34 +27,60 @@ pub async fn run<K: SluiceKind>(
     anew: bool,
 ) -> Result<u64, Halt> {
     let wanted = epoch::view_statuses(round.resource, facts);
-    match epoch::decide(&round.status.draft, &wanted) {
-        EpochPlan::None if round.status.draft.views.is_empty() => return Ok(0),
-        EpochPlan::None => {
-            // Until its workers have stopped, nobody else may write there.
-            quiesce::run(round, kafka, "the views are removed").await?;
-            views::forget(round, &[]).await?;
-            round.status.draft.views.clear();
-            return Ok(0);
-        }
+    let before = &round.status.draft;
+    let rebuild = match epoch::decide(before, &wanted) {
+        EpochPlan::None if before.views.is_empty() => return Ok(0),
         EpochPlan::Keep(epoch) if !is_behind(round, epoch).await => return Ok(epoch),
-        EpochPlan::Keep(_) | EpochPlan::New => {}
+        EpochPlan::Keep(_) => true,
+        EpochPlan::None | EpochPlan::New => false,
+    };
+    let before = &round.status.draft.views;
+    let mut ground = clearing::ground(before, &wanted, rebuild, round.resource.deletion.redis_keys);
+    let begun = clearing::is_under_way(before);
+    let stopped = stop(round, kafka, &wanted, &ground, anew).await;
+    if stopped.is_err() {
+        // Workers may have written since the last pass over the keys.
+        round.ctx.key_sweeps.forget(round.resource.uid.as_str());
     }
-    if anew {
-        quiesce::at_once(round, kafka, "a topic of the views was made anew").await?;
-    } else {
-        // Asked once before: a Redis that is away must not stop workers that could do their other half.
-        recorded(round, Reach::Places).await?;
-        quiesce::run(round, kafka, "the views are rebuilt").await?;
+    stopped?;
+    let recorded = if wanted.is_empty() { None } else { recorded(round, Reach::Everywhere).await? };
+    if recorded.is_none() && !begun && !wanted.is_empty() && views::place(round)?.is_some() {
+        // Nothing of this resource was ever applied there: what lies there is somebody else's.
+        ground.clear();
     }
-    let recorded = recorded(round, Reach::Everywhere).await?;
-    views::forget(round, &wanted).await?;
-    let epoch = epoch::next(&round.status.draft, recorded, round.now);
+    views::clear(round, &ground, recorded).await?;
+    round.ctx.key_sweeps.forget(round.resource.uid.as_str());
     round.status.draft.views = wanted;
+    if round.status.draft.views.is_empty() {
+        return Ok(0);
+    }
+    let epoch = epoch::next(&round.status.draft, recorded, round.now);
     round.status.draft.epoch = i64::try_from(epoch).ok();
     // What was said of the views was said of the old epoch.
     let cache = ConditionType::CacheReady.as_str();
     round.status.draft.conditions.retain(|condition| condition.type_ != cache);
     Ok(epoch)
+}
+
+/// Halts until no worker can write any more, and not for what could be known before they stop.
+async fn stop<K: SluiceKind>(
+    round: &mut Round<'_, K>,
+    kafka: &KafkaClient,
+    wanted: &[ViewStatus],
+    ground: &[Ground],
+    anew: bool,
+) -> Result<(), Halt> {
+    if anew {
+        return quiesce::at_once(round, kafka, "a topic of the views was made anew").await;
+    }
+    if wanted.is_empty() {
+        // Until its workers have stopped, nobody else may write there.
+        return quiesce::run(round, kafka, "the views are removed").await;
+    }
+    // Asked once before: a Redis that is away must not stop workers that could do their other half.
+    recorded(round, Reach::Places).await?;
+    views::check(round, ground)?;
+    quiesce::run(round, kafka, "the views are rebuilt").await
 }
 
 /// True when Redis knows of a later epoch. Looked at once a process and epoch: only somebody who puts an old status back
@@ -80,15 +107,14 @@ async fn is_behind<K: SluiceKind>(round: &Round<'_, K>, epoch: u64) -> bool {
 /// The highest epoch in Redis' records of this resource; none when there are none, or when the operator has no way to this
 /// Redis.
 async fn recorded<K: SluiceKind>(round: &Round<'_, K>, reach: Reach) -> Result<Option<u64>, Halt> {
-    let Some(connection) = round.resource.redis.as_ref().and_then(|redis| redis.connection()) else { return Ok(None) };
-    let open = round.resource.redis.as_ref().is_some_and(|redis| redis.access == WorkerAccess::Open);
-    if connection.admin.is_none() && !open {
+    if round.resource.redis.is_none() {
         return Ok(None);
     }
+    let Some(connection) = views::place(round)? else { return Ok(None) };
     let failed = |error: RedisAdminError| {
         Halt::found(cache::finding(ConditionType::CacheReady, "redis records of the views", &error))
     };
-    let client = round.ctx.connections.redis(connection).map_err(failed)?;
+    let client = round.ctx.connections.redis(&connection).map_err(failed)?;
     let keys = WatermarkKeys::new(&round.resource.id.instance, &round.resource.uid);
     highest(&client, keys, reach).await.map_err(failed)
 }

@@ -5,7 +5,7 @@
 //! secrets.rs   Secrets that the spec names are there
 //! topics.rs    topics exist and match
 //! quiesce.rs   workers gone and groups empty, when an epoch or a start offset must change
-//! views.rs     keys of removed views deleted, if the spec says so
+//! views.rs     keys that a new epoch must not find are deleted
 //! offsets.rs   the processor's group has an offset for every partition
 //! epochs.rs    the epoch of the views, above all that Redis knows of
 //! access.rs    Kafka user and ACLs: widened before the roll-out, narrowed after it

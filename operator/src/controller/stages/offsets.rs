@@ -101,17 +101,12 @@ fn lost(plan: &OffsetPlan) -> Option<Finding> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use k8s_openapi::api::apps::v1::Deployment;
     use serde_json::json;
     use sluice_crds::v1alpha1::EventPipeline;
 
     use super::*;
     use crate::claims::Claimant;
-    use crate::controller::reconcile::claimant;
-    use crate::controller::status::StatusWriter;
-    use crate::controller::test_support::{PIPELINE, api_server, context, pipeline, refusal};
+    use crate::controller::test_support::{PIPELINE, api_server, in_round, refusal, settings};
 
     /// As an API server does: every write makes a new version, and one that names an older version is refused.
     fn versioned(object: &EventPipeline) -> (kube::Client, crate::controller::test_support::Calls) {
@@ -130,32 +125,6 @@ mod tests {
         })
     }
 
-    /// Runs `test` in a round of the pipeline.
-    async fn in_round(
-        object: &EventPipeline,
-        client: kube::Client,
-        live: Option<Deployment>,
-        test: impl AsyncFnOnce(&mut Round<'_, EventPipeline>),
-    ) {
-        let (ctx, _triggers) = context(client);
-        let resource = pipeline(PIPELINE).unwrap();
-        let who = claimant(sluice_crds::names::Kind::EventPipeline, object);
-        let mut status = StatusWriter::new(kube::Api::namespaced(ctx.client.clone(), "shop"), object);
-        let settings = Arc::new(crate::controller::test_support::settings());
-        let mut round = Round {
-            ctx: &ctx,
-            settings,
-            object,
-            claimant: &who,
-            resource: &resource,
-            status: &mut status,
-            live,
-            findings: Vec::new(),
-            now: 0,
-        };
-        test(&mut round).await;
-    }
-
     #[tokio::test]
     async fn workers_of_a_topic_that_was_made_anew_are_stopped_before_anybody_is_asked() {
         let object: EventPipeline = serde_saphyr::from_str(PIPELINE).unwrap();
@@ -165,7 +134,7 @@ mod tests {
             let (client, calls) = api_server(move |_| (200, answer.clone()));
             let live =
                 serde_json::from_value(json!({"spec": {"replicas": 2, "selector": {}, "template": {}}})).unwrap();
-            in_round(&object, client, Some(live), async |round| {
+            in_round(&object, client, settings(), Some(live), async |round| {
                 let plain = &round.settings.kafka[&crate::settings::ConnectionName::new("plain")];
                 let kafka = round.ctx.connections.kafka(plain).unwrap();
                 // Others roll out, as many as may: this does not wait for them.
@@ -191,7 +160,7 @@ mod tests {
         let mut object: EventPipeline = serde_saphyr::from_str(PIPELINE).unwrap();
         object.metadata.resource_version = Some("1".to_owned());
         let (client, calls) = versioned(&object);
-        in_round(&object, client, None, async |round| {
+        in_round(&object, client, settings(), None, async |round| {
             round.status.draft.topics = serde_json::from_value(json!([
                 {"name": "order.created", "id": "new", "ownership": "Created", "partitions": 4, "startedPartitions": 4}
             ]))
