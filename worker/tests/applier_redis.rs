@@ -12,7 +12,7 @@ use sluice_crds::v1alpha1::RedisMode;
 use sluice_crds::worker_config::RedisEndpoint;
 use sluice_worker::applier::engine::{Apply, OpenError, Outcome, PartitionId, ShardHandle};
 use sluice_worker::applier::mutation::{Batch, Change, Mutation, Op};
-use sluice_worker::applier::redis::{By, Opener, Scripts, read_outcome};
+use sluice_worker::applier::redis::{By, Looked, Opener, Scripts, read_outcome};
 use support::{Cluster, Server, move_slot, redis_missing, wait_for};
 
 const FIELD: &str = "orders:0";
@@ -23,6 +23,7 @@ struct Client {
     links: Links,
     keys: WatermarkKeys,
     scripts: Scripts,
+    looked: Looked,
 }
 
 fn client(mode: RedisMode, addresses: Vec<String>) -> Client {
@@ -38,6 +39,7 @@ fn client(mode: RedisMode, addresses: Vec<String>) -> Client {
         links: Links::new(settings).expect("good settings"),
         keys: WatermarkKeys::new(&instance, &uid),
         scripts: Scripts::default(),
+        looked: Looked::default(),
     }
 }
 
@@ -48,7 +50,8 @@ impl Client {
 
     fn try_open(&self, node: &NodeId) -> Result<(ShardHandle, Vec<(String, String)>), OpenError> {
         let topology = self.topology();
-        let opener = Opener { links: &self.links, topology: &topology, keys: &self.keys, scripts: &self.scripts };
+        let Self { links, keys, scripts, looked, .. } = self;
+        let opener = Opener { links, topology: &topology, keys, scripts, looked };
         self.runtime.block_on(opener.open(node))
     }
 
@@ -290,6 +293,43 @@ fn the_records_come_back_when_their_slot_is_moved_away() {
     assert_eq!(second.text(&["EXISTS", &handle.key]), "0", "the moved copy is gone");
     // The other server's own records were found again although its lowest slot is another one now.
     assert_eq!(client.open(&node(second)).1, []);
+}
+
+/// The slot with the records goes and comes back. Meanwhile the records were copied back and have moved on, and whoever did
+/// it died before it deleted the original, which returns with its slot.
+#[test]
+fn of_several_hashes_under_the_name_of_a_server_the_latest_counts() {
+    if redis_missing() {
+        return;
+    }
+    let cluster = Cluster::start(2, 0);
+    let connected = || client(RedisMode::Cluster, cluster.addresses());
+    let (client, newcomer) = (connected(), connected());
+    let (first, second) = (&cluster.masters[0], &cluster.masters[1]);
+    let first_slot = |number| {
+        wait_for("the map knows", || {
+            let slots = |client: &Client| client.topology().shard(&node(first)).and_then(|shard| shard.slots.first());
+            [&client, &newcomer].iter().all(|client| slots(client) == Slot::new(number))
+        });
+    };
+    let (handle, _) = client.open(&node(first));
+    assert_eq!(client.apply(&handle, "", "r1", vec![]), applied());
+    move_slot(0, first, second, &[], || ());
+    first_slot(1);
+    let (meanwhile, fields) = client.open(&node(first));
+    assert_eq!(fields, [(FIELD.to_owned(), "r1".to_owned())]);
+    // `r1` names the slot, `r2` does not: what the other server has made of its keys since is not what `r1` says.
+    assert_eq!(client.apply(&meanwhile, "r1", "r2", vec![]), applied());
+    second.call(&["HSET", &handle.key, "@", &handle.header, FIELD, "r1"]);
+    move_slot(0, second, first, &[], || ());
+    first_slot(0);
+    for client in [&client, &newcomer] {
+        let (back, fields) = client.open(&node(first));
+        assert_eq!(fields, [(FIELD.to_owned(), "r2".to_owned())]);
+        assert_eq!(back.key, handle.key);
+        assert_eq!(client.apply(&meanwhile, "r2", "r3", vec![]), Outcome::Refused, "one hash is left");
+        assert_eq!(client.apply(&back, "r2", "r2", vec![]), applied());
+    }
 }
 
 #[test]

@@ -18,7 +18,7 @@ use super::engine::{
     Apply, Effect, Engine, EngineSettings, Event, LineId, Now, OpenError, Outcome, PartitionId, Stats, StopReason,
 };
 use super::metrics::{ApplierMetrics, CauseLabel};
-use super::redis::{By, Opener, Scripts, read_outcome};
+use super::redis::{By, Looked, Opener, Scripts, read_outcome};
 use super::source::{Command, Mode, SourceHandle, SourceSettings, Told, spawn};
 use crate::engine::{EngineError, Shutdown};
 use crate::failpoint;
@@ -65,6 +65,7 @@ struct Shared {
     links: Arc<Links>,
     keys: WatermarkKeys,
     scripts: Scripts,
+    looked: Looked,
     topics: Vec<String>,
     metrics: ApplierMetrics,
     kafka: ClientConfig,
@@ -106,6 +107,7 @@ pub async fn drive(settings: DriverSettings) -> Result<(), EngineError> {
             links: settings.links,
             keys: settings.keys,
             scripts: Scripts::default(),
+            looked: Looked::default(),
             topics: settings.topics,
             metrics: settings.metrics,
             kafka,
@@ -409,7 +411,8 @@ impl Shared {
         let opened = match &topology {
             None => Err(OpenError::Raced),
             Some(topology) => {
-                let opener = Opener { links: &self.links, topology, keys: &self.keys, scripts: &self.scripts };
+                let Self { links, keys, scripts, looked, .. } = self;
+                let opener = Opener { links, topology, keys, scripts, looked };
                 let late = Err(OpenError::Fault(RedisFault::UnknownOutcome(Lost::TimedOut)));
                 tokio::time::timeout(OPEN, opener.open(&node)).await.unwrap_or(late)
             }

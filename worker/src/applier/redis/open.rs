@@ -9,8 +9,13 @@
 //! - it is on another server under this server's name, and its header names this server's current replication id: the
 //!   slot it lay in was moved away, and nothing was written here since, as nothing can be without it.
 //!
-//! Otherwise the shard holds nothing that is proven, and begins anew. Looking beyond the place costs one pass over the
-//! tags of all slots; it happens only when the place is empty.
+//! Of several the one of the highest era counts: a hash can leave with its slot, be copied back to the server while its old
+//! self stays where the slot is, and that one return with the slot, long out of date. Otherwise the shard holds nothing that
+//! is proven, and begins anew. Looking beyond the place costs one pass over the tags of all slots; it happens when the place
+//! is empty, and when slots have come since the last pass (see [`Looked`]).
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
 
 use redis::{Cmd, Pipeline, Value, cmd};
 use sluice_clients::redis::{
@@ -18,9 +23,10 @@ use sluice_clients::redis::{
 };
 use sluice_crds::names::{NodeId as NodeName, WatermarkKeys};
 
+use super::hashes::{Fields, fields, get_all, get_header, headers_at, info, read_clock, take_header, text};
 use super::script::{By, Scripts};
 use crate::applier::engine::{OpenError, ShardHandle};
-use crate::applier::record::{HEADER_FIELD, Header, Record, RecordError};
+use crate::applier::record::{Header, Record};
 
 /// Keys asked for in one pipeline.
 const CHUNK: usize = 512;
@@ -34,7 +40,25 @@ const ADOPT_WITHIN_MS: u64 = 10_000;
 const PROBE: &str =
     "#!lua flags=allow-cross-slot-keys\nredis.call('EXISTS', KEYS[1])\nredis.call('EXISTS', ARGV[1])\nreturn 1";
 
-type Fields = Vec<(String, String)>;
+/// Shards that were opened by a pass over all their slots, with the slots they had: as long as no other one has come, no
+/// hash can have come with it.
+#[derive(Debug, Default)]
+pub struct Looked(Mutex<HashMap<NodeId, SlotSet>>);
+
+impl Looked {
+    fn at(&self, shard: &Shard) -> bool {
+        let looked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        looked.get(&shard.node).is_some_and(|slots| shard.slots.difference(slots).is_empty())
+    }
+
+    /// A slot that goes is forgotten: with what it comes back is not known.
+    fn note(&self, shard: &Shard, passed: bool) {
+        let mut looked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if passed || looked.contains_key(&shard.node) {
+            looked.insert(shard.node.clone(), shard.slots.clone());
+        }
+    }
+}
 
 /// Everything needed to open shards.
 pub struct Opener<'a> {
@@ -46,6 +70,8 @@ pub struct Opener<'a> {
     pub keys: &'a WatermarkKeys,
     /// The scripts.
     pub scripts: &'a Scripts,
+    /// Where no more than the place has to be looked at.
+    pub looked: &'a Looked,
 }
 
 /// What a server says about itself.
@@ -87,29 +113,68 @@ impl Opening<'_> {
         let server = self.server().await?;
         let (place, fields) = self.place().await?;
         let key = self.key(&self.shard.node, place);
-        match take_header(fields)? {
-            Some((header, fields)) if header.replication_id == server.replication_ids[0] => {
-                Ok((self.handle(key, &header), fields))
+        let there = take_header(fields)?;
+        // A standalone server has one place.
+        let looked = self.standalone || self.opener.looked.at(self.shard);
+        let passed = there.is_none() || !looked;
+        let opened = match there {
+            Some((header, fields)) if looked => self.keep(&key, header, fields, &[], &server).await?,
+            Some((header, fields)) => {
+                let (copies, _) = self.copies_here(&server, &key, true).await?;
+                match copies.first().filter(|copy| copy.header.era > header.era) {
+                    None => self.keep(&key, header, fields, &copies, &server).await?,
+                    Some(_) => self.take(&key, Some(&header), &copies, &server).await?,
+                }
             }
-            Some((header, _)) => self.adopt(&key, Some(&header), &[], &[], &server).await,
-            None => {
-                self.probe(&key).await?;
-                let (copies, asked_away) = self.copies_here(&server, &key).await?;
-                if !copies.is_empty() || self.standalone {
-                    let corrected = match copies.first().filter(|copy| copy.inherited) {
-                        Some(copy) => self.without_moved_away(copy).await?,
-                        None => Vec::new(),
-                    };
-                    return self.adopt(&key, None, &copies, &corrected, &server).await;
-                }
-                match self.copy_elsewhere(&server, &asked_away).await {
-                    None => self.adopt(&key, None, &[], &[], &server).await,
-                    Some((address, found, fields)) => {
-                        let opened = self.adopt_fields(&key, &found.header, &fields, &server).await?;
-                        self.remove(&address, &found.key).await;
-                        Ok(opened)
-                    }
-                }
+            None => self.find(&key, &server).await?,
+        };
+        self.opener.looked.note(self.shard, passed);
+        Ok(opened)
+    }
+
+    /// Goes on with the hash that is at its place; copies of it on this server are out of date.
+    async fn keep(
+        &self,
+        key: &str,
+        header: Header,
+        fields: Fields,
+        copies: &[Found],
+        server: &Server,
+    ) -> Result<(ShardHandle, Fields), OpenError> {
+        if copies.is_empty() && header.replication_id == server.replication_ids[0] {
+            return Ok((self.handle(key.to_owned(), &header), fields));
+        }
+        self.adopt(key, Some(&header), false, copies, &[], server).await
+    }
+
+    /// Takes the best of the copies on this server instead of what is at the place.
+    async fn take(
+        &self,
+        key: &str,
+        there: Option<&Header>,
+        copies: &[Found],
+        server: &Server,
+    ) -> Result<(ShardHandle, Fields), OpenError> {
+        let corrected = match copies.first().filter(|copy| copy.inherited) {
+            Some(copy) => self.without_moved_away(copy).await?,
+            None => Vec::new(),
+        };
+        self.adopt(key, there, true, copies, &corrected, server).await
+    }
+
+    /// The place is empty: the hash is elsewhere, or there is none.
+    async fn find(&self, key: &str, server: &Server) -> Result<(ShardHandle, Fields), OpenError> {
+        self.probe(key).await?;
+        let (copies, asked_away) = self.copies_here(server, key, false).await?;
+        if !copies.is_empty() || self.standalone {
+            return self.take(key, None, &copies, server).await;
+        }
+        match self.copy_elsewhere(server, &asked_away).await {
+            None => self.adopt(key, None, true, &[], &[], server).await,
+            Some((address, found, fields)) => {
+                let opened = self.adopt_fields(key, &found.header, &fields, server).await?;
+                self.remove(&address, &found.key).await;
+                Ok(opened)
             }
         }
     }
@@ -190,11 +255,12 @@ impl Opening<'_> {
     }
 
     /// Hashes at other slots of this server that tell the truth about it, the best first; and the nodes to which slots
-    /// are on their way.
+    /// are on their way. `known`: there is one at the place.
     async fn copies_here(
         &self,
         server: &Server,
         place: &str,
+        known: bool,
     ) -> Result<(Vec<Found>, Vec<(Slot, NodeAddress)>), OpenError> {
         let (mut own, mut inherited, mut away) = (Vec::new(), Vec::new(), Vec::new());
         if self.standalone {
@@ -222,6 +288,9 @@ impl Opening<'_> {
                 let is_other = *name != &self.shard.node;
                 let found = Found { key: self.key(name, *slot), header, inherited: is_other };
                 if found.key == place {
+                    if known {
+                        continue;
+                    }
                     // It appeared since we looked there.
                     return Err(OpenError::Raced);
                 }
@@ -328,14 +397,15 @@ impl Opening<'_> {
         server: &Server,
     ) -> Result<(ShardHandle, Fields), OpenError> {
         let like = Found { key: String::new(), header: from.clone(), inherited: false };
-        self.adopt(key, None, &[like], fields, server).await
+        self.adopt(key, None, true, &[like], fields, server).await
     }
 
-    /// Makes or renews the hash at `key`, and reads it.
+    /// Makes or renews the hash at `key`, and reads it. `replace`: its fields are those of the first copy and `fields`.
     async fn adopt(
         &self,
         key: &str,
         there: Option<&Header>,
+        replace: bool,
         copies: &[Found],
         fields: &[(String, String)],
         server: &Server,
@@ -350,6 +420,7 @@ impl Opening<'_> {
             (server.clock_ms + ADOPT_WITHIN_MS).to_string(),
             there.map(Header::text).unwrap_or_default(),
             header.text(),
+            u8::from(replace).to_string(),
             local.len().to_string(),
         ];
         for copy in &local {
@@ -377,90 +448,5 @@ impl Opening<'_> {
         {
             tracing::debug!(%fault, "a moved hash of records was not deleted");
         }
-    }
-}
-
-async fn headers_at(link: &NodeLink, keys: &[String], asking: bool) -> Result<Vec<Option<Header>>, RedisFault> {
-    let mut pipeline = Pipeline::new();
-    for key in keys {
-        if asking {
-            pipeline.cmd("ASKING");
-        }
-        pipeline.add_command(get_header(key));
-    }
-    let answers = link.pipeline(&pipeline).await?;
-    let step = if asking { 2 } else { 1 };
-    let headers = answers.chunks(step).map(|answers| {
-        let value = answers.last()?.as_ref().ok()?;
-        Header::parse(&text(value).ok()?).ok()
-    });
-    Ok(headers.collect())
-}
-
-fn get_all(key: &str) -> Cmd {
-    let mut command = cmd("HGETALL");
-    command.arg(key);
-    command
-}
-
-fn get_header(key: &str) -> Cmd {
-    let mut command = cmd("HGET");
-    command.arg(key).arg(HEADER_FIELD);
-    command
-}
-
-/// The header apart from the records. A hash without one is not ours.
-fn take_header(mut fields: Fields) -> Result<Option<(Header, Fields)>, OpenError> {
-    if fields.is_empty() {
-        return Ok(None);
-    }
-    let at = fields.iter().position(|(field, _)| field == HEADER_FIELD);
-    let (_, text) = fields.swap_remove(at.ok_or(OpenError::Unreadable(RecordError::Malformed))?);
-    Ok(Some((Header::parse(&text).map_err(OpenError::Unreadable)?, fields)))
-}
-
-fn fields(value: &Value) -> Result<Fields, OpenError> {
-    let pairs = value.as_map_iter().ok_or(OpenError::Fault(RedisFault::Malformed("HGETALL")))?;
-    pairs.map(|(field, value)| Ok((text(field)?, text(value)?))).collect()
-}
-
-fn text(value: &Value) -> Result<String, OpenError> {
-    let bytes = match value {
-        Value::BulkString(bytes) => bytes.clone(),
-        Value::SimpleString(text) | Value::VerbatimString { text, .. } => return Ok(text.clone()),
-        _ => return Err(OpenError::Fault(RedisFault::Malformed("not a text"))),
-    };
-    String::from_utf8(bytes).map_err(|_| OpenError::Fault(RedisFault::Malformed("not UTF-8")))
-}
-
-/// The value of `name:value` in an answer of INFO.
-fn info<'a>(answer: &'a str, name: &str) -> Option<&'a str> {
-    answer.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
-}
-
-/// Seconds and microseconds → milliseconds.
-fn read_clock(value: &Value) -> Option<u64> {
-    let [seconds, micros] = value.as_sequence()? else { return None };
-    let number = |value: &Value| text(value).ok()?.parse::<u64>().ok();
-    Some(number(seconds)? * 1_000 + number(micros)? / 1_000)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn info_is_read_by_whole_names() {
-        let answer = "# Replication\r\nrole:master\r\nmaster_replid2:0\r\nmaster_replid:ab\r\n";
-        assert_eq!(info(answer, "master_replid"), Some("ab"));
-        assert_eq!(info(answer, "role"), Some("master"));
-        assert_eq!(info(answer, "replid"), None);
-    }
-
-    #[test]
-    fn a_hash_without_a_header_is_not_taken_for_empty() {
-        assert_eq!(take_header(Vec::new()), Ok(None));
-        let stray = vec![("t:0".to_owned(), "1".to_owned())];
-        assert_eq!(take_header(stray), Err(OpenError::Unreadable(RecordError::Malformed)));
     }
 }
