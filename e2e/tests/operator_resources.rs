@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 use operator::servers::{acls, clean_up, redis_nodes_with_user, topics};
 use operator::{Operator, PATIENCE};
 use serde_json::Value;
-use sluice_clients::redis::Slot;
 use sluice_e2e::stack::{Group, output, require, wait_for};
 
 const EVERYTHING: [Group; 3] = [Group::Kafka, Group::Redis, Group::Kube];
@@ -177,14 +176,14 @@ fn an_epoch_is_above_every_one_that_redis_knows_of() {
     let first = epoch(&cache);
 
     // What a failover or an older slot map left somewhere, and a status that is lost.
-    let elsewhere = record(&operator, &cache, 5_000, first + 1_000_000);
+    let elsewhere = operator.leave_record(&cache, 5_000, first + 1_000_000);
     let lost = r#"{"status":{"epoch":null,"views":[]}}"#;
     operator.in_namespace(&["patch", "csync", "cache", "--subresource=status", "--type=merge", "-p", lost]);
     operator.in_namespace(&["annotate", "csync", "cache", "example.com/look=again"]);
     let second = wait_epoch(&operator, first + 1_000_000);
 
     // Where a worker puts it, and a status that is older: seen at the next start.
-    let place = record(&operator, &cache, 0, second + 1_000_000);
+    let place = operator.leave_record(&cache, 0, second + 1_000_000);
     operator.kill();
     operator.run();
     wait_epoch(&operator, second + 1_000_000);
@@ -201,15 +200,4 @@ fn epoch(object: &Value) -> u64 {
 fn wait_epoch(operator: &Operator<'_>, above: u64) -> u64 {
     let found = wait_for(PATIENCE, || Some(epoch(&operator.get("csync", "cache")?)).filter(|epoch| *epoch > above));
     found.unwrap_or_else(|| panic!("no epoch above {above}: {:?}\n{}", operator.get("csync", "cache"), operator.log()))
-}
-
-/// A watermark record as a worker of another time would have left it; its key.
-fn record(operator: &Operator<'_>, cache: &Value, slot: u16, epoch: u64) -> String {
-    let nodes = operator.redis.cli(1, &["CLUSTER", "NODES"]).expect("redis");
-    let node = nodes.split_whitespace().next().expect("a node");
-    let (uid, tag) = (cache["metadata"]["uid"].as_str().expect("a uid"), Slot::new(slot).expect("a slot").tag());
-    let key = format!("sluice/{}/{uid}/{node}/{{{tag}}}", operator.name);
-    let (field, text) = (format!("{}.state:0", operator.name), format!("1 AAAAAAAAAAAAAAAAAAAAAA {epoch} 1 1 -"));
-    operator.redis.cli(1, &["-c", "HSET", &key, "@", "1 1 abc", &field, &text]).expect("redis");
-    key
 }

@@ -8,7 +8,7 @@ use super::json;
 use super::record::{Record, TopicDump};
 use super::report::Report;
 use super::violation::{Violation, show};
-use crate::generator::RecordId;
+use crate::generator::{Expected, RecordId, Route};
 
 /// What must become of one input.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,6 +19,19 @@ pub enum Fate {
     Filtered,
     /// A dead letter with this reason.
     DeadLetter(&'static str),
+}
+
+impl Fate {
+    /// What must become of an order with this key, where `topic` is where a route leads.
+    pub fn of(key: &[u8], expected: &Expected, topic: impl Fn(Route) -> String) -> Self {
+        let placement = |route, content| Placement { topic: topic(route), key: Some(key.to_vec()), content };
+        match expected {
+            Expected::Filtered => Self::Filtered,
+            Expected::DeadLetter(reason) => Self::DeadLetter(reason.name()),
+            Expected::Tombstone => Self::Outputs(vec![placement(Route::Enriched, Content::Same)]),
+            Expected::Output { route, value } => Self::Outputs(vec![placement(*route, Content::Json(value.clone()))]),
+        }
+    }
 }
 
 /// One place where an output must be.

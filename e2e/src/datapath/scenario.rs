@@ -17,7 +17,7 @@ use super::kafka::{self, TopicSpec};
 use super::redis::RedisReader;
 use super::sampler::SampledKey;
 use super::{HarnessError, now_ms};
-use crate::checker::{Content, Fate, Placement, ViewKind, ViewSpec};
+use crate::checker::{Fate, ViewKind, ViewSpec};
 use crate::generator::{self, Expected, RecordId, Sku};
 use crate::stack::kafka::Security;
 use crate::stack::redis::Mode;
@@ -184,23 +184,11 @@ impl<'a> Scenario<'a> {
 
     /// What the judge expects of loaded orders.
     pub fn fates(&self, expected: &BTreeMap<RecordId, (Vec<u8>, Expected)>) -> BTreeMap<RecordId, Fate> {
-        expected.iter().map(|(id, (key, expected))| (*id, self.fate(key, expected))).collect()
-    }
-
-    fn fate(&self, key: &[u8], expected: &Expected) -> Fate {
-        let placement = |topic, content| Placement { topic, key: Some(key.to_vec()), content };
         let topic = |route| match route {
             generator::Route::Review => self.review(),
             generator::Route::Enriched => self.enriched(),
         };
-        match expected {
-            Expected::Filtered => Fate::Filtered,
-            Expected::DeadLetter(reason) => Fate::DeadLetter(reason.name()),
-            Expected::Tombstone => Fate::Outputs(vec![placement(self.enriched(), Content::Same)]),
-            Expected::Output { route, value } => {
-                Fate::Outputs(vec![placement(topic(*route), Content::Json(value.clone()))])
-            }
-        }
+        expected.iter().map(|(id, (key, expected))| (*id, Fate::of(key, expected, topic))).collect()
     }
 
     /// Loads prices and stock into Redis.

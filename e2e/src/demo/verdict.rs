@@ -9,13 +9,12 @@ use sluice_crds::names::{InstanceId, Kind, Namespace, ResourceId, ResourceName};
 use super::traffic::{SOURCE_TOPIC, STATE_TOPIC};
 use super::{INSTANCE, NAMESPACE};
 use crate::checker::{
-    Content, Fate, PipelineHistory, Placement, Record, Report, TopicDump, ViewKind, ViewSpec, check_lag,
-    check_pipeline, check_view, fold,
+    Fate, PipelineHistory, Record, Report, TopicDump, ViewKind, ViewSpec, check_lag, check_pipeline, check_view, fold,
 };
 use crate::datapath::loader::Loaded;
 use crate::datapath::redis::RedisReader;
 use crate::datapath::{HarnessError, console, kafka, wait_for};
-use crate::generator::{Expected, RecordId, Route};
+use crate::generator::{RecordId, Route};
 use crate::stack::{Kafka, Stack};
 
 /// Clocks and expiry times may be this far apart.
@@ -108,7 +107,7 @@ pub(super) fn judge(stack: &Stack, loaded: &Loaded) -> Result<Verdict, HarnessEr
     let topics = [SOURCE_TOPIC, "order.enriched", "order.review", "order.rejected", "order.read-model", STATE_TOPIC];
     let [input, enriched, review, rejected, model, state] = dump_all(kafka, topics)?;
     let fates: BTreeMap<RecordId, Fate> =
-        loaded.expected.iter().map(|(id, (key, expected))| (*id, fate(key, expected))).collect();
+        loaded.expected.iter().map(|(id, (key, expected))| (*id, Fate::of(key, expected, topic))).collect();
     let committed = kafka::committed(kafka, &groups()?[0].0, SOURCE_TOPIC)?;
     let outputs = [enriched.clone(), review.clone()];
     let history = PipelineHistory {
@@ -157,17 +156,8 @@ fn dump(kafka: &Kafka, topic: &str) -> Result<TopicDump, HarnessError> {
     Ok(TopicDump { ends: other.ends, ..seen })
 }
 
-fn fate(key: &[u8], expected: &Expected) -> Fate {
-    let placement = |topic: &str, content| Placement { topic: topic.into(), key: Some(key.to_vec()), content };
-    match expected {
-        Expected::Filtered => Fate::Filtered,
-        Expected::DeadLetter(reason) => Fate::DeadLetter(reason.name()),
-        Expected::Tombstone => Fate::Outputs(vec![placement("order.enriched", Content::Same)]),
-        Expected::Output { route, value } => {
-            let topic = if *route == Route::Review { "order.review" } else { "order.enriched" };
-            Fate::Outputs(vec![placement(topic, Content::Json(value.clone()))])
-        }
-    }
+fn topic(route: Route) -> String {
+    if route == Route::Review { "order.review".into() } else { "order.enriched".into() }
 }
 
 /// Where the orders are, in the order of the example's picture.

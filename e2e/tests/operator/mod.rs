@@ -11,11 +11,15 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
+use sluice_clients::redis::Slot;
 use sluice_e2e::stack::redis::Mode;
 use sluice_e2e::stack::{Kafka, Kube, Redis, Stack, StackError, output, wait_for};
 
 /// How long anything may take that normally takes a few seconds.
 pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// What a worker pod runs where no worker is needed.
+const PAUSE: &str = "localhost/sluice-pause:1";
 
 /// Name of the operator's service account, role and binding.
 const ACCOUNT: &str = "sluice-operator";
@@ -30,17 +34,29 @@ pub struct Operator<'a> {
     /// After so many seconds a deletion gives up; part of the next settings that are written.
     pub deletion_deadline: u32,
     folder: tempfile::TempDir,
+    worker_image: String,
     process: Option<Child>,
 }
 
 impl<'a> Operator<'a> {
-    /// Installs the definitions, makes the namespace and starts the operator on it.
+    /// Installs the definitions, makes the namespace and starts the operator on it. No worker runs.
     pub fn start(stack: &'a Stack, test: &str) -> Self {
         Self::start_on(stack, stack.kafka().expect("required"), stack.redis().expect("required"), test)
     }
 
     /// The same on servers of the test's own: what freezes and kills them disturbs nobody else.
     pub fn start_on(stack: &'a Stack, kafka: &'a Kafka, redis: &'a Redis, test: &str) -> Self {
+        Self::start_with_image(stack, (kafka, redis), test, PAUSE)
+    }
+
+    /// The same with the worker that the images phase has built, or `SLUICE_WORKER_IMAGE`.
+    pub fn start_with_workers(stack: &'a Stack, test: &str) -> Self {
+        let image = std::env::var("SLUICE_WORKER_IMAGE");
+        let servers = (stack.kafka().expect("required"), stack.redis().expect("required"));
+        Self::start_with_image(stack, servers, test, image.as_deref().unwrap_or("localhost/sluice-worker:dev"))
+    }
+
+    fn start_with_image(stack: &'a Stack, (kafka, redis): (&'a Kafka, &'a Redis), test: &str, image: &str) -> Self {
         let name = format!("op-{test}-{}", std::process::id() % 100_000);
         let mut operator = Self {
             kube: stack.kube().expect("required"),
@@ -49,6 +65,7 @@ impl<'a> Operator<'a> {
             name,
             deletion_deadline: 5,
             folder: tempfile::tempdir().expect("a folder"),
+            worker_image: image.to_owned(),
             process: None,
         };
         install_definitions(operator.kube);
@@ -149,10 +166,12 @@ impl<'a> Operator<'a> {
     pub fn write_connections(&self, kafka: &[String], redis: &[String]) {
         let settings = format!(
             "instanceId: {}\ndeletionDeadlineSeconds: {}\n\
-             worker: {{image: \"localhost/sluice-pause:1\", imagePullPolicy: Never}}\nconnections:\n  kafka:\n{}  redis:\n{}  \
+             worker: {{image: \"{}\", imagePullPolicy: {}}}\nconnections:\n  kafka:\n{}  redis:\n{}  \
              - {{name: closed, mode: Standalone, addresses: [\"10.0.0.1:1\"]}}\n",
             self.name,
             self.deletion_deadline,
+            self.worker_image,
+            if self.worker_image.starts_with("localhost/") { "Never" } else { "IfNotPresent" },
             kafka.concat(),
             redis.concat()
         );
@@ -253,6 +272,17 @@ impl<'a> Operator<'a> {
         let timeout = format!("--timeout={seconds}s");
         let mut kubectl = self.kube.kubectl();
         output(kubectl.args(["-n", &self.name, "wait", "--for=condition=Ready", &timeout]).args(resources))
+    }
+
+    /// A watermark record of a cache over `NAME.state` as a worker of another time would have left it in a slot; its key.
+    pub fn leave_record(&self, cache: &Value, slot: u16, epoch: u64) -> String {
+        let nodes = self.redis.cli(1, &["CLUSTER", "NODES"]).expect("redis");
+        let node = nodes.split_whitespace().next().expect("a node");
+        let (uid, tag) = (cache["metadata"]["uid"].as_str().expect("a uid"), Slot::new(slot).expect("a slot").tag());
+        let key = format!("sluice/{}/{uid}/{node}/{{{tag}}}", self.name);
+        let (field, text) = (format!("{}.state:0", self.name), format!("1 AAAAAAAAAAAAAAAAAAAAAA {epoch} 1 1 -"));
+        self.redis.cli(1, &["-c", "HSET", &key, "@", "1 1 abc", &field, &text]).expect("redis");
+        key
     }
 
     /// Waits until a resource's condition has this status and reason.

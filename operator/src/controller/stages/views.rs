@@ -192,8 +192,8 @@ mod tests {
             "SCAN" => {
                 let found: Vec<&String> =
                     keys.there.iter().filter(|key| key.starts_with(words[3].trim_end_matches('*'))).collect();
-                let texts: String = found.iter().map(|key| format!("${}\r\n{key}\r\n", key.len())).collect();
-                format!("*2\r\n$1\r\n0\r\n*{}\r\n{texts}", found.len())
+                let texts: Vec<String> = found.iter().map(|key| format!("${}\r\n{key}\r\n", key.len())).collect();
+                format!("*2\r\n$1\r\n0\r\n*{}\r\n{}", found.len(), texts.concat())
             }
             "UNLINK" => format!(":{}\r\n", u8::from(keys.there.remove(&words[1]))),
             _ => "+OK\r\n".to_owned(),
