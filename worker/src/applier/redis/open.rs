@@ -350,11 +350,13 @@ impl Opening<'_> {
     /// A promoted replica does not know that its master was moving a slot: it owns it, and the keys that were moved
     /// before are on the target, which still imports it. So the slot holds less than the record says.
     async fn without_moved_away(&self, copy: &Found) -> Result<Fields, OpenError> {
-        let slots = self.imported_elsewhere().await?;
-        if slots.is_empty() {
-            return Ok(Vec::new());
+        let imported = self.imported_elsewhere().await?;
+        if !imported.is_empty() {
+            tracing::info!(node = %self.shard.node, slots = %imported, "a resharding was cut off by a failover: its slots are read again");
         }
-        tracing::info!(node = %self.shard.node, slots = %slots, "a resharding was cut off by a failover: its slots are read again");
+        // The target of a move leaves its slot to the dead master: where the map came from it, that slot was not asked about.
+        // What the map does not give to this server is not proven by it.
+        let slots = imported.union(&SlotSet::all().difference(&self.shard.slots));
         let value = self.ask_one(get_all(&copy.key)).await?;
         let records = take_header(fields(&value)?)?.map(|(_, records)| records).unwrap_or_default();
         // One that cannot be read stays as it is, and stops whoever needs it.
