@@ -89,9 +89,9 @@ fn a_pipeline_that_is_changed_under_load_loses_doubles_and_leaves_nothing() {
         settled(&operator, replicas);
         flowing(&operator, &loader);
     }
-    let loaded = loader.stop().expect("every order is acknowledged");
+    let orders = loader.stop().expect("every order is acknowledged");
     caught_up(&operator);
-    let report = judge(&operator, &reader, &loaded).expect("everything can be read");
+    let report = judge(&operator, &reader, &orders).expect("everything can be read");
     assert!(report.is_clean(), "{report}\n{}", operator.log());
     assert!(report.checked("inputs") >= 300 && report.checked("view keys") >= 50, "too little was looked at: {report}");
     println!("{report}");
@@ -214,8 +214,7 @@ fn a_changed_view_is_cleared_its_neighbours_are_not_and_an_operator_that_dies_go
     let cache = operator.wait_condition("csync", "cache", "Ready", ("True", "Stopped"));
     let first = epoch(&cache);
     let keys = ["one:1", "one:2", "one:{3}", "two:1", "onestep"];
-    let fill = || keys.iter().for_each(|key| set(&operator, key));
-    fill();
+    fill(&operator, &keys);
 
     // Never materialised, as no record says so: whose keys these are is not known.
     operator.apply(&CACHE.replace("'NAME:one:' + key", "'NAME:one:' + key + '!'"));
@@ -236,7 +235,7 @@ fn a_changed_view_is_cleared_its_neighbours_are_not_and_an_operator_that_dies_go
 
     // An operator that died on its way, and a spec that is what it was before: its keys are half gone.
     operator.kill();
-    fill();
+    fill(&operator, &keys);
     let half = json!({"status": {"views": [
         {"name": "one", "keyPrefix": format!("{}:one:", operator.name), "topic": topic},
         {"name": "two", "keyPrefix": format!("{}:two:", operator.name), "topic": topic, "definition": "x"},
@@ -260,6 +259,12 @@ fn a_changed_view_is_cleared_its_neighbours_are_not_and_an_operator_that_dies_go
 fn epoch_above(operator: &Operator<'_>, above: u64) -> u64 {
     let found = wait_for(PATIENCE, || Some(epoch(&operator.get("csync", "cache")?)).filter(|epoch| *epoch > above));
     found.unwrap_or_else(|| panic!("no epoch above {above}: {:?}\n{}", operator.get("csync", "cache"), operator.log()))
+}
+
+fn fill(operator: &Operator<'_>, keys: &[&str]) {
+    for key in keys {
+        set(operator, key);
+    }
 }
 
 fn set(operator: &Operator<'_>, key: &str) {
