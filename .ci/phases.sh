@@ -22,7 +22,7 @@ phase_chart()     { stack exec -- charts/check.sh; }
 phase_images()    { make --no-print-directory images; }
 # Compiled outside, run inside the stack's network.
 phase_stacktests() {
-  cargo test -q --workspace --locked --test '*' --config "target.'cfg(unix)'.runner=['$CARGO_TARGET_DIR/debug/stack', 'exec', '--']" \
+  cargo test -q --workspace --locked --no-fail-fast --test '*' --config "target.'cfg(unix)'.runner=['$CARGO_TARGET_DIR/debug/stack', 'exec', '--']" \
     -- --test-threads="${SLUICE_TEST_THREADS:-2}"
 }
 

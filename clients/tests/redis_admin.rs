@@ -444,6 +444,29 @@ async fn a_standalone_server_is_one_node() {
     assert_eq!(server.text(&["ACL", "WHOAMI"]), "default");
 }
 
+/// A replica refuses writes and shows old values: the master is looked for among the addresses, again after a failover.
+#[tokio::test]
+async fn a_standalone_server_that_is_a_replica_is_passed_over() {
+    if support::redis_missing() {
+        return;
+    }
+    let (master, replica) = (support::Server::start(&[]), support::Server::start(&[]));
+    replica.call(&["REPLICAOF", "127.0.0.1", &master.port.to_string()]);
+    let seeds = |servers: &[&support::Server]| -> Vec<NodeAddress> {
+        servers.iter().map(|server| NodeAddress::new("127.0.0.1", server.port)).collect()
+    };
+    let admin = RedisAdmin::new(local(RedisMode::Standalone, seeds(&[&replica, &master]))).unwrap();
+    assert_eq!(admin.nodes().await.unwrap(), seeds(&[&master]));
+    let alone = RedisAdmin::new(local(RedisMode::Standalone, seeds(&[&replica]))).unwrap();
+    let error = alone.nodes().await.unwrap_err();
+    assert!(error.retryable(), "it may be promoted");
+    let wanted = format!("127.0.0.1:{} is a replica: name the address of its master", replica.port);
+    assert!(error.to_string().contains(&wanted), "{error}");
+    replica.call(&["REPLICAOF", "NO", "ONE"]);
+    master.call(&["REPLICAOF", "127.0.0.1", &replica.port.to_string()]);
+    assert_eq!(admin.nodes().await.unwrap(), seeds(&[&replica]));
+}
+
 /// Tasks of a multi-threaded runtime must be able to hold these futures.
 #[test]
 fn calls_can_be_spawned() {

@@ -97,6 +97,9 @@ pub enum NotSent {
     /// No node is known for the slot.
     #[error("no node is known for the slot")]
     NoOwner,
+    /// What the settings call a server of its own is a replica.
+    #[error("{0} is a replica: name the address of its master, too")]
+    Replica(String),
     /// No time is left.
     #[error("no time left before the deadline")]
     Deadline,

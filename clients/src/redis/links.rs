@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use redis::cmd;
 use sluice_crds::v1alpha1::RedisMode;
 
 use super::error::{NotSent, RedisFault};
@@ -48,7 +49,7 @@ impl Links {
     }
 
     /// Asks one node after another who owns what, beginning with another one each time, until one answers. Standalone:
-    /// the first address, in the order given, that can be reached.
+    /// the first address, in the order given, that is a master.
     pub async fn topology(&self) -> Result<Arc<Topology>, RedisFault> {
         let nodes = self.known();
         let first = match self.settings.mode {
@@ -72,10 +73,14 @@ impl Links {
         let link = self.link(address)?;
         match self.settings.mode {
             RedisMode::Cluster => Topology::ask(&link, self.settings.tls.is_some()).await,
-            RedisMode::Standalone => {
-                link.connect().await?;
-                Ok(Topology::standalone(address.clone()))
-            }
+            RedisMode::Standalone => match link.command(&cmd("ROLE")).await {
+                Ok(role) if Topology::is_replica(&role) => {
+                    Err(RedisFault::NotSent(NotSent::Replica(address.to_string())))
+                }
+                // A user of the tenant's own may not be allowed to ask: the scripts find out.
+                Ok(_) | Err(RedisFault::NoPermission(_)) => Ok(Topology::standalone(address.clone())),
+                Err(fault) => Err(fault),
+            },
         }
     }
 

@@ -120,6 +120,11 @@ impl Topology {
         Self::read(&answer, link.address(), tls).ok_or(RedisFault::Malformed("CLUSTER SHARDS"))
     }
 
+    /// True when the answer of ROLE is that of a replica: it refuses writes, and what it shows may be old.
+    pub fn is_replica(role: &Value) -> bool {
+        role.as_sequence().and_then(|words| string(words.first()?)) == Some("slave")
+    }
+
     /// Reads the answer of CLUSTER SHARDS that `asked` gave. A shard without a live master has no owner.
     pub fn read(answer: &Value, asked: &NodeAddress, tls: bool) -> Option<Self> {
         let (mut shards, mut others) = (Vec::new(), Vec::new());

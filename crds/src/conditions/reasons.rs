@@ -119,11 +119,11 @@ reasons! {
     NotAllowed,
     /// A Secret named in the spec does not exist or lacks a key.
     SecretMissing,
-    /// An older resource owns this topic.
+    /// Another resource owns this topic.
     TopicConflict,
-    /// An older resource uses this consumer group.
+    /// Another resource uses this consumer group.
     GroupConflict,
-    /// An older resource writes this Redis key prefix.
+    /// Another resource writes this Redis key prefix.
     KeyPrefixConflict,
     /// An older resource wants another value of this Redis setting.
     SettingConflict,

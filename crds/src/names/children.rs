@@ -28,6 +28,8 @@ pub const FIELD_MANAGER: &str = "sluice-operator";
 pub const KIND_LABEL: &str = "sluice.dev/kind";
 /// Label: name of the resource.
 pub const NAME_LABEL: &str = "sluice.dev/name";
+/// Label of a worker pod: uid of its resource, which another resource of the same name does not share.
+pub const UID_LABEL: &str = "sluice.dev/uid";
 /// Label: id of the installation that made the child.
 pub const INSTANCE_LABEL: &str = "sluice.dev/instance";
 /// Label that every child carries; with [`MANAGED_BY`] the selector of every watch.

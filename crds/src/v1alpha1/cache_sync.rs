@@ -4,7 +4,7 @@ use kube::CustomResource;
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{DeletionPolicy, DesiredState, Kafka, Redis, Source, Status, View, Worker};
+use super::{CacheDeletionPolicy, CacheSource, CacheWorker, DesiredState, Kafka, Redis, Status, View};
 
 /// What a CacheSync does.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -27,15 +27,19 @@ use super::{DeletionPolicy, DesiredState, Kafka, Redis, Source, Status, View, Wo
         label_selector_path = ".status.selector"
     )
 )]
-#[x_kube(validation = Rule::new("self.source.format != 'Raw' || !self.views.exists(v, v.type == 'Hash')")
-    .message("a view of type Hash needs source.format Json: a Raw value has no members"))]
+#[x_kube(
+    validation = Rule::new("self.source.format != 'Raw' || !self.views.exists(v, v.type == 'Hash')")
+    .message("a view of type Hash needs source.format Json: a Raw value has no members"),
+    validation = Rule::new("!has(self.redis.inline) || self.deletionPolicy.redisKeys != 'Delete'")
+    .message("deletionPolicy.redisKeys Delete needs a connection: the operator never goes to inline addresses; delete the keys yourself")
+)]
 pub struct CacheSyncSpec {
     /// Whether workers run: `Running`, or `Stopped` (users and watermark records stay).
     #[serde(default)]
     pub state: DesiredState,
     /// What happens to data when the resource is deleted.
     #[serde(default)]
-    pub deletion_policy: DeletionPolicy,
+    pub deletion_policy: CacheDeletionPolicy,
     /// Which Kafka.
     #[serde(default)]
     pub kafka: Kafka,
@@ -43,12 +47,12 @@ pub struct CacheSyncSpec {
     #[serde(default)]
     pub redis: Redis,
     /// The topics, each applied to every view.
-    pub source: Source,
+    pub source: CacheSource,
     /// What the topics look like in Redis.
     #[schemars(length(min = 1, max = 8))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub views: Vec<View>,
     /// The workers.
     #[serde(default)]
-    pub worker: Worker,
+    pub worker: CacheWorker,
 }

@@ -18,10 +18,16 @@ pub struct NameRef {
 
 /// Kafka of a resource: a connection of the operator. There are no addresses here: the operator makes topics, commits start
 /// offsets and watches lag, which it can only do where it has credentials of its own.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new(
+    "(has(self.connectionRef) ? self.connectionRef.name : 'default') \
+     == (has(oldSelf.connectionRef) ? oldSelf.connectionRef.name : 'default')"
+)
+.message("connectionRef cannot be changed (absent means default): topics, users and offsets would stay behind on the old \
+          servers; make a new resource and delete this one"))]
 pub struct Kafka {
-    /// Connection named in the operator's settings. Absent: the connection `default`.
+    /// Connection named in the operator's settings; unchangeable. Absent: the connection `default`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connection_ref: Option<NameRef>,
     /// Whose credentials the workers use.
@@ -37,14 +43,21 @@ pub struct Kafka {
         .message("connectionRef and inline exclude each other: name a connection or give addresses"),
     validation = Rule::new("!has(self.inline) || self.access.mode == 'Provided'")
         .message("inline addresses need access.mode Provided: the operator never sends its credentials to an address from a resource"),
+    validation = Rule::new(
+        "(has(self.inline) ? '' : has(self.connectionRef) ? self.connectionRef.name : 'default') \
+         == (has(oldSelf.inline) ? '' : has(oldSelf.connectionRef) ? oldSelf.connectionRef.name : 'default')"
+    )
+    .message("connectionRef cannot be changed (absent means default), nor put in place of inline: keys and users would stay \
+              behind on the old servers; make a new resource and delete this one"),
     validation = Rule::new("!has(self.inline) || !has(self.settings) || self.settings.size() == 0")
         .message("settings need a connection: the operator changes no server it has no credentials of its own for")
 )]
 pub struct Redis {
-    /// Connection named in the operator's settings. Neither this nor `inline` means the connection `default`.
+    /// Connection named in the operator's settings; unchangeable. Neither this nor `inline` means the connection `default`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connection_ref: Option<NameRef>,
-    /// Addresses given here instead of a connection; needs `access.mode: Provided`.
+    /// Addresses given here instead of a connection; needs `access.mode: Provided`. The operator never goes there, so it
+    /// cannot delete keys there either.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inline: Option<InlineRedis>,
     /// Whose credentials the workers use.

@@ -56,6 +56,8 @@ use super::{
          || !self.routing.routes.exists(r, has(r.views) && r.views.exists(v, v.type == 'Hash'))"
     )
     .message("a view of type Hash needs source.format Json: a Raw value has no members"),
+    validation = Rule::new("!has(self.redis.inline) || self.deletionPolicy.redisKeys != 'Delete'")
+    .message("deletionPolicy.redisKeys Delete needs a connection: the operator never goes to inline addresses; delete the keys yourself"),
     validation = Rule::new(
         "!has(self.topics) || !has(oldSelf.topics) || self.topics.all(t, \
          !self.routing.routes.exists(r, has(r.topic) && r.topic == t.name && has(r.views) && r.views.size() > 0) \

@@ -19,6 +19,9 @@ pub struct Status {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub topics: Vec<TopicStatus>,
+    /// Whether topics, groups and key prefixes named here are this resource's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claims: Option<ClaimState>,
     /// Redis views: their key prefixes, versions and epochs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
@@ -38,6 +41,15 @@ pub struct Status {
     /// Epoch of the views (seconds, only grows): a new one rebuilds them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epoch: Option<i64>,
+}
+
+/// Whether a resource has what its status names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ClaimState {
+    /// It has, and nobody else gets it before its workers have stopped.
+    Held,
+    /// It has lost the right to it, and its last worker has ended: others may have it.
+    Released,
 }
 
 /// One topic.

@@ -65,6 +65,29 @@ pub struct Source {
     pub format: Format,
 }
 
+/// What a cache consumes: whole topics, from their first record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new(
+    "has(self.groupId) == has(oldSelf.groupId) && (!has(self.groupId) || self.groupId == oldSelf.groupId)"
+)
+.message("groupId cannot be changed: make a new resource"))]
+pub struct CacheSource {
+    /// Topics to consume.
+    #[schemars(length(min = 1, max = 16))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub topics: Vec<SourceTopic>,
+    /// Consumer group, which says how far the workers are; unchangeable. Absent: a name of our own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 249), regex(pattern = GROUP))]
+    #[x_kube(validation = Rule::new("!self.startsWith('sluice.')")
+        .message("groups that begin with sluice. belong to resources that name none: choose another"))]
+    pub group_id: Option<String>,
+    /// How values are read: `Json` (fields are reachable in expressions) or `Raw` (opaque bytes).
+    #[serde(default)]
+    pub format: Format,
+}
+
 /// One topic to consume.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]

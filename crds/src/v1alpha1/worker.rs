@@ -24,6 +24,19 @@ pub struct Worker {
     pub resources: Resources,
 }
 
+/// The worker Deployment of a cache: its workers have no lanes, which are the transactional producers of a pipeline's.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CacheWorker {
+    /// Number of worker pods; `kubectl scale` writes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1000), extend("default" = 1))]
+    pub replicas: Option<i32>,
+    /// Requests and limits of the worker container.
+    #[serde(default)]
+    pub resources: Resources,
+}
+
 /// Requests and limits of the worker container.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
@@ -99,6 +112,25 @@ pub struct DeletionPolicy {
     /// Its consumer groups and their offsets: `Retain` or `Delete`.
     #[serde(default)]
     pub consumer_group: DeletionAction,
+}
+
+/// What happens to data when a cache is deleted; it owns no topics. Users and ACLs of the resource always go.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CacheDeletionPolicy {
+    /// Redis keys of its views: `Retain` or `Delete`.
+    #[serde(default)]
+    pub redis_keys: DeletionAction,
+    /// Its consumer group and its offsets: `Retain` or `Delete`.
+    #[serde(default)]
+    pub consumer_group: DeletionAction,
+}
+
+impl From<CacheDeletionPolicy> for DeletionPolicy {
+    fn from(policy: CacheDeletionPolicy) -> Self {
+        let CacheDeletionPolicy { redis_keys, consumer_group } = policy;
+        Self { topics: DeletionAction::Retain, redis_keys, consumer_group }
+    }
 }
 
 /// What happens to one sort of data.

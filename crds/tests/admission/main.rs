@@ -98,6 +98,12 @@ fn allowed_updates_are_allowed() {
     manifest["spec"]["worker"]["replicas"] = 3.into();
     manifest["spec"]["state"] = "Stopped".into();
     assert_eq!(refusals(&manifest, Some(&old)), Vec::<String>::new(), "scaling and stopping");
+    let (old, mut named) = (correct[1].clone(), correct[1].clone());
+    for server in ["kafka", "redis"] {
+        named["spec"][server] = serde_json::json!({"connectionRef": {"name": "default"}});
+    }
+    assert_eq!(refusals(&named, Some(&old)), Vec::<String>::new(), "absent means default");
+    assert_eq!(refusals(&old, Some(&named)), Vec::<String>::new(), "and default may be left out");
 }
 
 #[test]

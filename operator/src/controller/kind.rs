@@ -27,14 +27,16 @@ pub trait SluiceKind:
     fn status(&self) -> Option<&api::Status>;
     /// Whether workers run.
     fn state(&self) -> api::DesiredState;
+    /// Workers asked for.
+    fn replicas(&self) -> Option<i32>;
     /// What goes when it goes.
-    fn deletion_policy(&self) -> &api::DeletionPolicy;
+    fn deletion_policy(&self) -> api::DeletionPolicy;
     /// Its Kafka.
     fn kafka(&self) -> &api::Kafka;
     /// Its Redis.
     fn redis(&self) -> &api::Redis;
-    /// What it consumes.
-    fn source(&self) -> &api::Source;
+    /// The consumer group that its spec names.
+    fn group_id(&self) -> Option<&str>;
     /// Spec + settings → what can be carried out. Pure.
     fn validate(&self, rules: Rules<'_>) -> Result<ValidatedResource, Invalid>;
 }
@@ -53,8 +55,12 @@ macro_rules! sluice_kind {
                 self.spec.state
             }
 
-            fn deletion_policy(&self) -> &sluice_crds::v1alpha1::DeletionPolicy {
-                &self.spec.deletion_policy
+            fn replicas(&self) -> Option<i32> {
+                self.spec.worker.replicas
+            }
+
+            fn deletion_policy(&self) -> sluice_crds::v1alpha1::DeletionPolicy {
+                self.spec.deletion_policy.clone().into()
             }
 
             fn kafka(&self) -> &sluice_crds::v1alpha1::Kafka {
@@ -65,8 +71,8 @@ macro_rules! sluice_kind {
                 &self.spec.redis
             }
 
-            fn source(&self) -> &sluice_crds::v1alpha1::Source {
-                &self.spec.source
+            fn group_id(&self) -> Option<&str> {
+                self.spec.source.group_id.as_deref()
             }
 
             fn validate(

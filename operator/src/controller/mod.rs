@@ -9,6 +9,8 @@
 //! kafka/         plans for topics, rights, offsets (PURE) and the calls that carry them out
 //! turns.rs       PURE: how many roll out at the same time
 //! epoch.rs       PURE: when views are rebuilt                rollout.rs  PURE: what a Deployment's status says
+//! refused.rs     what becomes of workers whose spec is refused  entitled.rs  PURE: whether they may go on
+//! held.rs        PURE: claims by status      linger.rs  workers that outlive their resource
 //! build/         validated.rs + facts → children             PURE, infallible, one file a child kind
 //! deletion/      what goes when the resource goes            finalizer.rs  whether it has to wait for that
 //! clearing.rs    PURE: keys that a new epoch must not find    redis_keys.rs  deletes keys
@@ -21,14 +23,18 @@ pub mod cache_sync;
 pub mod clearing;
 pub mod context;
 pub mod deletion;
+pub mod entitled;
 pub mod epoch;
 pub mod event_pipeline;
 pub mod finalizer;
 pub mod halt;
+pub mod held;
 pub mod kafka;
 pub mod kind;
+pub mod linger;
 pub mod reconcile;
 pub mod redis_keys;
+pub mod refused;
 pub mod report;
 pub mod rollout;
 pub mod round;

@@ -8,23 +8,24 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::runtime::controller::Action;
 use kube::{Api, ResourceExt};
 use sluice_crds::conditions::{self, ConditionType, Finding, Mode, Outcome, Reason};
-use sluice_crds::names::{Kind, PAUSED_ANNOTATION, ResourceUid};
-use sluice_crds::v1alpha1::DesiredState;
+use sluice_crds::names::{Kind, PAUSED_ANNOTATION};
+use sluice_crds::v1alpha1::{ClaimState, DesiredState};
 
 use super::backoff::resync;
 use super::context::Context;
 use super::halt::{Halt, Retry};
 use super::kafka::topics::facts;
 use super::kind::SluiceKind;
+use super::refused::{Ground, is_controlled_by};
 use super::round::Round;
 use super::stages::{access, cache, epochs, offsets, quiesce, secrets, topics, workers};
 use super::status::StatusWriter;
 use super::streams::notify;
-use super::validate::{Invalid, Rules, identity};
-use super::validated::{RedisUse, ValidatedResource};
-use super::{build, deletion, finalizer, report, rollout};
-use crate::claims::{Claimant, Claims};
-use crate::kube_ext::{KubeError, timed};
+use super::validate::Rules;
+use super::validated::ValidatedResource;
+use super::{build, deletion, finalizer, held, refused, report, rollout};
+use crate::claims::{Claimant, Claims, Verdict};
+use crate::kube_ext::timed;
 use crate::settings::Settings;
 use crate::sweep::{Target, Trigger};
 
@@ -40,13 +41,6 @@ pub fn claimant(kind: Kind, object: &impl ResourceExt) -> Claimant {
         namespace: object.namespace().unwrap_or_default(),
         name: object.name_any(),
     }
-}
-
-/// What a valid resource asks for, and the prefixes of views that it still has of an earlier spec.
-pub fn claims<K: SluiceKind>(object: &K, resource: &ValidatedResource) -> Claims {
-    let views = object.status().map(|status| status.views.as_slice()).unwrap_or_default();
-    let scope = resource.redis.as_ref().map(RedisUse::scope).unwrap_or_default();
-    Claims::of(resource).and_still(&scope, views.iter().map(|view| &view.key_prefix))
 }
 
 /// Reconciles one object.
@@ -75,7 +69,7 @@ pub async fn reconcile<K: SluiceKind>(cached: &K, ctx: &Context) -> Result<Actio
         // Tools take a resource without conditions for ready: say at once that it is not.
         first_visit(&mut status, &object, mode).await?;
     }
-    let wanted = finalizer::is_needed(object.deletion_policy()) && !finalizer::is_released(object.meta(), ctx.started);
+    let wanted = finalizer::is_needed(&object.deletion_policy()) && !finalizer::is_released(object.meta(), ctx.started);
     let object = match wanted {
         needed if needed != finalizer::is_set(object.meta()) && mode != Mode::Paused => {
             let object = match finalizer::set(&api, &object, needed).await {
@@ -95,9 +89,18 @@ pub async fn reconcile<K: SluiceKind>(cached: &K, ctx: &Context) -> Result<Actio
             Err(halt) => (kept(&object), Err(halt)),
         }
     } else {
-        let stages = Box::pin(carry_out(ctx, &settings, &object, &who, &mut status));
+        let mut granted = None;
+        let stages = Box::pin(carry_out(ctx, &settings, &object, &who, &mut status, &mut granted));
         let done = tokio::time::timeout(STAGES_TIMEOUT, stages).await;
-        done.unwrap_or_else(|_| (Vec::new(), Err(Halt::TimedOut)))
+        let (findings, outcome) = done.unwrap_or_else(|_| (Vec::new(), Err(Halt::TimedOut)));
+        let concluded = conclude(ctx, &object, &mut status, findings, mode, outcome).await;
+        if let Some(granted) = granted {
+            // What status does not name any more was given up, with the workers gone that wrote it.
+            let holds = granted.and(held::of_status(&object, status.stored()));
+            let affected = ctx.claims.lock().keep(&who, holds);
+            notify(ctx, affected.iter().map(Trigger::from).collect());
+        }
+        return concluded;
     };
     conclude(ctx, &object, &mut status, findings, mode, outcome).await
 }
@@ -120,35 +123,30 @@ async fn first_visit<K: SluiceKind>(status: &mut StatusWriter<K>, object: &K, mo
     Ok(())
 }
 
-/// Validates, checks the claims, and goes through the stages. Findings are returned however far it came.
+/// Validates, checks the claims, and goes through the stages. Findings are returned however far it came; `granted` is
+/// what the resource has asked for and got.
 async fn carry_out<K: SluiceKind>(
     ctx: &Context,
     settings: &Arc<Settings>,
     object: &K,
     who: &Claimant,
     status: &mut StatusWriter<K>,
+    granted: &mut Option<Claims>,
 ) -> (Vec<Finding>, Result<(), Halt>) {
-    let resource = match object.validate(Rules { settings }) {
-        Ok(resource) => resource,
-        Err(invalid) => {
+    let resource = match entitle(ctx, settings, object, who) {
+        Ok(Ok(resource)) => resource,
+        Ok(Err(ground)) => {
             give_turn_back(ctx, who);
-            return refused(ctx, settings, object, status, refusal(&invalid)).await;
+            return refused::run(ctx, settings, object, who, status, &ground).await;
         }
+        Err(halt) => return (Vec::new(), Err(halt)),
     };
-    let (affected, conflict) = {
-        let mut claims = ctx.claims.lock();
-        // Asked under the lock: a deletion takes the resource off the board first and its claims then, so that nothing
-        // of one that is gone can stay here.
-        if !ctx.board.is_known(who) {
-            return (Vec::new(), Err(Halt::Gone));
-        }
-        (claims.insert(who, self::claims(object, &resource)), claims.conflict(who))
-    };
-    notify(ctx, affected.iter().map(Trigger::from).collect());
-    if let Some(conflict) = conflict {
-        give_turn_back(ctx, who);
-        return refused(ctx, settings, object, status, conflict.finding()).await;
+    *granted = Some(Claims::of(&resource));
+    if status.draft.claims == Some(ClaimState::Released) {
+        // Others may have written there meanwhile: what the views show is made anew.
+        status.draft.views.iter_mut().for_each(|view| view.definition = None);
     }
+    status.draft.claims = Some(ClaimState::Held);
     let now = jiff::Timestamp::now().as_second();
     let mut round = Round {
         ctx,
@@ -172,6 +170,34 @@ async fn carry_out<K: SluiceKind>(
     (round.findings, outcome)
 }
 
+/// What the spec means, if it means something and the resource may have it.
+fn entitle<K: SluiceKind>(
+    ctx: &Context,
+    settings: &Settings,
+    object: &K,
+    who: &Claimant,
+) -> Result<Result<ValidatedResource, Ground>, Halt> {
+    let valid = object.validate(Rules { settings });
+    let (affected, verdict) = {
+        let mut claims = ctx.claims.lock();
+        // Asked under the lock: a deletion takes the resource off the board first and its claims then, so that nothing
+        // of one that is gone can stay here.
+        if !ctx.board.is_known(who) {
+            return Err(Halt::Gone);
+        }
+        let asks = valid.as_ref().map(Claims::of).unwrap_or_default();
+        let affected = claims.insert(who, asks);
+        (affected, valid.is_ok().then(|| claims.decide(who)))
+    };
+    notify(ctx, affected.iter().map(Trigger::from).collect());
+    Ok(match (valid, verdict) {
+        (Err(invalid), _) => Err(Ground::Invalid(invalid)),
+        (Ok(_), Some(Verdict::Refused(conflict))) => Err(Ground::Taken(conflict)),
+        (Ok(_), Some(Verdict::Lost(conflict))) => Err(Ground::Lost(conflict)),
+        (Ok(resource), _) => Ok(resource),
+    })
+}
+
 /// Gives the turn back when there is nothing to wait for any more, and takes it for a roll-out that is met under way.
 fn settle_turn<K: SluiceKind>(round: &Round<'_, K>, outcome: &Result<(), Halt>) {
     let underway = matches!(outcome, Err(Halt::Found(_, Retry::After(_)) | Halt::Kube(_) | Halt::Status(_)));
@@ -189,51 +215,6 @@ fn settle_turn<K: SluiceKind>(round: &Round<'_, K>, outcome: &Result<(), Halt>) 
 /// Lets the next ones roll out.
 fn give_turn_back(ctx: &Context, who: &Claimant) {
     notify(ctx, ctx.turns.give_back(who).iter().map(Trigger::from).collect());
-}
-
-fn refusal(invalid: &Invalid) -> Finding {
-    Finding::stalled(invalid.condition(), invalid.reason(), invalid.to_string())
-}
-
-/// A spec that is not carried out. Workers of an earlier one go on, and nothing of theirs is taken away; that they shall
-/// stop is understood all the same.
-async fn refused<K: SluiceKind>(
-    ctx: &Context,
-    settings: &Settings,
-    object: &K,
-    status: &mut StatusWriter<K>,
-    mut finding: Finding,
-) -> (Vec<Finding>, Result<(), Halt>) {
-    let live = match earlier_workers(ctx, settings, object).await {
-        Ok(live) => live,
-        Err(error) => return (Vec::new(), Err(error.into())),
-    };
-    let mut findings = Vec::new();
-    if let Some(live) = live {
-        if rollout::wanted(&live) > 0 {
-            finding.message.push_str("; until then the workers go on as before");
-        }
-        status.draft.replicas = Some(rollout::ready(&live));
-        findings.push(rollout::finding(&live));
-    }
-    (findings, Err(Halt::Found(finding, Retry::OnChange)))
-}
-
-/// The Deployment of an earlier, valid spec, scaled down if none shall run any more.
-async fn earlier_workers<K: SluiceKind>(
-    ctx: &Context,
-    settings: &Settings,
-    object: &K,
-) -> Result<Option<Deployment>, KubeError> {
-    let Ok((id, uid)) = identity::identity(&settings.instance, K::KIND, object.meta()) else { return Ok(None) };
-    let api: Api<Deployment> = Api::namespaced(ctx.client.clone(), id.namespace.as_str());
-    let live = timed("get deployment", api.get_opt(&id.child_name())).await?;
-    match live.filter(|live| is_controlled_by(live, &uid)) {
-        Some(live) if object.state() == DesiredState::Stopped && rollout::wanted(&live) > 0 => {
-            quiesce::stop(&api, &id.child_name()).await.map(Some)
-        }
-        live => Ok(live),
-    }
 }
 
 async fn stages<K: SluiceKind>(round: &mut Round<'_, K>) -> Result<(), Halt> {
@@ -261,7 +242,7 @@ async fn stages<K: SluiceKind>(round: &mut Round<'_, K>) -> Result<(), Halt> {
     let children = build::build(round.resource, &inputs);
     let settled = workers::is_settled(round, &children).await?;
     let older = if settled { Vec::new() } else { workers::older_configs(round, &children.config_map).await? };
-    register(round, &facts, epoch);
+    register(round, &facts, epoch, settled);
     access::run(round, &kafka, &children, settled).await?;
     cache::run(round, &older).await;
     if settled {
@@ -285,17 +266,14 @@ async fn stages<K: SluiceKind>(round: &mut Round<'_, K>) -> Result<(), Halt> {
 /// How soon to look again at what is about to be done.
 const SOON: Duration = Duration::from_secs(3);
 
-fn is_controlled_by(live: &Deployment, uid: &ResourceUid) -> bool {
-    live.owner_references().iter().any(|owner| owner.controller == Some(true) && owner.uid == uid.as_str())
-}
-
 /// Tells the sweeps what to look at.
 fn register<K: SluiceKind>(
     round: &Round<'_, K>,
     facts: &std::collections::BTreeMap<sluice_crds::names::TopicName, build::TopicFacts>,
     epoch: u64,
+    settled: bool,
 ) {
-    round.ctx.board.register(Target::of(round.claimant.clone(), round.resource, facts, epoch));
+    round.ctx.board.register(Target::of(round.claimant.clone(), round.resource, facts, epoch, settled));
 }
 
 /// When the stages stop early, a wish for fewer workers is granted all the same: stopping needs neither Kafka nor Redis.

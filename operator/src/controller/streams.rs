@@ -4,7 +4,7 @@
 //! the claims and the list of what exists. Children are watched by label and as metadata only, one watch a child kind
 //! for both kinds of resources; what happens to a child triggers its owner.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::fmt::Debug;
 use std::future::Future;
 use std::sync::{Arc, Mutex};
@@ -23,7 +23,7 @@ use kube::runtime::watcher::{self, Event, watcher};
 use kube::runtime::{Controller, Predicate, PredicateConfig, WatchStreamExt, predicates};
 use kube::{Api, Resource, ResourceExt};
 use sluice_crds::names::{INSTANCE_LABEL, Kind, MANAGED_BY, MANAGED_BY_LABEL};
-use sluice_crds::v1alpha1::{GROUP, Ownership};
+use sluice_crds::v1alpha1::GROUP;
 use tokio::sync::mpsc;
 
 use super::context::Context;
@@ -31,6 +31,7 @@ use super::halt::Halt;
 use super::kind::SluiceKind;
 use super::reconcile::{self, claimant};
 use super::validate::Rules;
+use super::{held, linger};
 use crate::claims::{Claimant, Claims};
 use crate::sweep::Trigger;
 
@@ -88,7 +89,7 @@ type Listing = HashMap<Trigger, String>;
 
 /// Keeps claims and the list of what exists in step with the watch. A resource is its uid: one that was deleted and made
 /// anew while the watch was away is another one of the same name.
-fn feed<K: SluiceKind>(ctx: &Context, listing: &Mutex<Listing>, event: &Event<DeserializeGuard<K>>) {
+fn feed<K: SluiceKind>(ctx: &Arc<Context>, listing: &Mutex<Listing>, event: &Event<DeserializeGuard<K>>) {
     let mut listing = listing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     match event {
         Event::Init => listing.clear(),
@@ -116,15 +117,19 @@ fn feed<K: SluiceKind>(ctx: &Context, listing: &Mutex<Listing>, event: &Event<De
     }
 }
 
-/// Drops what is kept of a resource that is gone from the board, and tells those who may now go on.
-fn forget(ctx: &Context, who: &Claimant) {
+/// Drops what is kept of a resource that is gone from the board, and tells those who may now go on. Without a finalizer
+/// its workers end after it: what they write is nobody else's before that.
+fn forget(ctx: &Arc<Context>, who: &Claimant) {
     ctx.backoff.forget(&who.uid);
     ctx.redis_users.forget(&who.uid);
     ctx.epochs.forget(&who.uid);
     ctx.key_sweeps.forget(&who.uid);
-    let affected = ctx.claims.lock().remove(who);
+    let (lingers, affected) = ctx.claims.lock().end(who);
     let next = ctx.turns.give_back(who);
     notify(ctx, affected.iter().chain(&next).map(Trigger::from).collect());
+    if lingers {
+        tokio::spawn(linger::outlive(Arc::clone(ctx), who.clone(), linger::LOOK_AGAIN));
+    }
 }
 
 fn exists<K: SluiceKind>(ctx: &Context, object: &DeserializeGuard<K>) {
@@ -132,27 +137,14 @@ fn exists<K: SluiceKind>(ctx: &Context, object: &DeserializeGuard<K>) {
     let Ok(object) = &object.0 else { return };
     let settings = ctx.settings.current();
     let who = claimant(K::KIND, object);
+    // What is invalid asks for nothing, and holds what it has.
+    let asks = object.validate(Rules { settings: &settings }).as_ref().map(Claims::of).unwrap_or_default();
     let affected = {
         let mut claims = ctx.claims.lock();
-        match object.validate(Rules { settings: &settings }) {
-            Ok(resource) => claims.insert(&who, reconcile::claims(object, &resource)),
-            // Invalid now, but it had something: after a restart only its status knows.
-            Err(_) if !claims.knows(&who) => claims.insert(&who, remembered(object)),
-            Err(_) => BTreeSet::default(),
-        }
+        claims.remember(&who, object.status().map(|status| held::of_status(object, status)).unwrap_or_default());
+        claims.insert(&who, asks)
     };
     notify(ctx, affected.iter().map(Trigger::from).collect());
-}
-
-/// What an invalid resource still has, by its status.
-fn remembered<K: SluiceKind>(object: &K) -> Claims {
-    let Some(status) = object.status() else { return Claims::default() };
-    let name = |reference: Option<&str>| reference.unwrap_or("default").to_owned();
-    let kafka = name(object.kafka().connection_ref.as_ref().map(|reference| reference.name.as_str()));
-    let redis = name(object.redis().connection_ref.as_ref().map(|reference| reference.name.as_str()));
-    let topics = status.topics.iter().filter(|topic| topic.ownership != Ownership::Foreign).map(|topic| &topic.name);
-    let prefixes = status.views.iter().map(|view| &view.key_prefix);
-    Claims::remembered(&kafka, topics, &redis, prefixes)
 }
 
 /// Triggers from a place that cannot wait.
@@ -274,9 +266,11 @@ fn owner<C: ResourceExt>(child: &C) -> Option<Trigger> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
     use sluice_crds::v1alpha1::EventPipeline;
 
     use super::*;
+    use crate::claims::Verdict;
     use crate::controller::test_support::{PIPELINE, api_server, context, refusal};
 
     type Pipeline = DeserializeGuard<EventPipeline>;
@@ -289,7 +283,7 @@ mod tests {
         DeserializeGuard(Ok(object))
     }
 
-    fn relist(ctx: &Context, listing: &Mutex<Listing>, objects: Vec<Pipeline>) {
+    fn relist(ctx: &Arc<Context>, listing: &Mutex<Listing>, objects: Vec<Pipeline>) {
         feed(ctx, listing, &Event::<Pipeline>::Init);
         for object in objects {
             feed(ctx, listing, &Event::InitApply(object));
@@ -303,7 +297,16 @@ mod tests {
 
     #[tokio::test]
     async fn a_resource_made_anew_while_the_watch_was_away_is_not_held_up_by_its_own_ghost() {
-        let (ctx, mut triggers) = context(api_server(|_| refusal(500, "InternalError", "no")).0);
+        let none =
+            json!({"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": {}, "items": []});
+        let (client, _) =
+            api_server(
+                move |asked| {
+                    if asked.uri.contains("/pods") { (200, none.clone()) } else { refusal(404, "NotFound", "no") }
+                },
+            );
+        let (ctx, mut triggers) = context(client);
+        let ctx = Arc::new(ctx);
         let listing = Mutex::default();
         let young = named("young", OTHER, "2026-01-03T00:00:00Z");
         relist(&ctx, &listing, vec![named("enrich", OLD, "2026-01-01T00:00:00Z"), young.clone()]);
@@ -312,29 +315,27 @@ mod tests {
         let anew = named("enrich", NEW, "2026-01-02T00:00:00Z");
         relist(&ctx, &listing, vec![anew.clone(), young.clone()]);
         let who = claimant(Kind::EventPipeline, &anew);
-        {
-            let claims = ctx.claims.lock();
-            assert!(claims.claimants().all(|claimant| claimant.uid != OLD));
-            assert_eq!(claims.conflict(&who), None);
-        }
+        assert!(ctx.claims.lock().claimants().all(|claimant| claimant.uid != OLD));
+        assert_eq!(ctx.claims.lock().decide(&who), Verdict::Granted);
         assert!(ctx.board.is_known(&who));
-        // Gone for good: the younger one is told that it may have what the older one had.
+        // Gone for good: the younger one is told that it may have what the older one had, when no worker is left.
         relist(&ctx, &listing, vec![young.clone()]);
         assert!(!ctx.board.is_known(&who));
         let told = async {
             while let Some(trigger) = triggers.recv().await {
-                if trigger.name == "young" {
+                let young = claimant(Kind::EventPipeline, &young);
+                if trigger.name == "young" && ctx.claims.lock().decide(&young) == Verdict::Granted {
                     break;
                 }
             }
         };
         tokio::time::timeout(Duration::from_secs(30), told).await.expect("a trigger");
-        assert_eq!(ctx.claims.lock().conflict(&claimant(Kind::EventPipeline, &young)), None);
     }
 
     #[tokio::test]
     async fn a_turn_at_rolling_out_goes_on_when_its_resource_went_while_the_watch_was_away() {
         let (ctx, mut triggers) = context(api_server(|_| refusal(500, "InternalError", "no")).0);
+        let ctx = Arc::new(ctx);
         let listing = Mutex::default();
         let (first, second) =
             (named("enrich", OLD, "2026-01-01T00:00:00Z"), named("other", NEW, "2026-01-02T00:00:00Z"));
@@ -352,6 +353,7 @@ mod tests {
     #[tokio::test]
     async fn a_resource_that_does_not_parse_any_more_leaves_no_claims_when_it_goes() {
         let (ctx, _triggers) = context(api_server(|_| refusal(500, "InternalError", "no")).0);
+        let ctx = Arc::new(ctx);
         let listing = Mutex::default();
         let valid = named("enrich", OLD, "2026-01-01T00:00:00Z");
         let unreadable: Pipeline = serde_json::from_value(serde_json::json!({

@@ -103,7 +103,12 @@ spec:
 
 /// The settings of [`SETTINGS`].
 pub fn settings() -> Settings {
-    let file: SettingsFile = serde_saphyr::from_str(SETTINGS).unwrap();
+    settings_of(SETTINGS)
+}
+
+/// Settings from YAML.
+pub fn settings_of(yaml: &str) -> Settings {
+    let file: SettingsFile = serde_saphyr::from_str(yaml).unwrap();
     let contents = [("/ca", "PEM"), ("/user", "admin"), ("/password", "secret")];
     let contents = contents.map(|(path, text)| (path.to_owned(), SecretString::from(text)));
     file.check(&contents.into()).unwrap()

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use sluice_crds::names::{GroupId, KeyPrefix, ResourceId, ResourceUid, TopicName};
 use sluice_crds::v1alpha1::{
-    DeletionPolicy, DesiredState, Format, OnNoMatch, RedisMode, Resources, RouteMatch, StartPosition,
+    DeletionPolicy, DesiredState, Format, OnNoMatch, Redis, RedisMode, Resources, RouteMatch, StartPosition,
 };
 use sluice_crds::worker_config as wc;
 
@@ -287,11 +287,7 @@ impl RedisUse {
     pub fn scope(&self) -> String {
         match &self.place {
             RedisPlace::Connection(connection) => connection.name.to_string(),
-            RedisPlace::Inline { addresses, .. } => {
-                let mut sorted: Vec<&str> = addresses.iter().map(String::as_str).collect();
-                sorted.sort_unstable();
-                format!("inline:{}", sorted.join(","))
-            }
+            RedisPlace::Inline { addresses, .. } => inline_scope(addresses),
         }
     }
 
@@ -299,4 +295,19 @@ impl RedisUse {
     pub fn policy<'a>(&'a self, id: &ResourceId) -> Option<&'a RedisPolicy> {
         self.connection()?.namespaces.get(&id.namespace)
     }
+}
+
+/// [`RedisUse::scope`] of a spec, also of one that is not valid.
+pub fn redis_scope(spec: &Redis) -> String {
+    match (&spec.inline, &spec.connection_ref) {
+        (Some(inline), _) => inline_scope(&inline.addresses),
+        (None, Some(reference)) => reference.name.clone(),
+        (None, None) => "default".to_owned(),
+    }
+}
+
+fn inline_scope(addresses: &[String]) -> String {
+    let mut sorted: Vec<&str> = addresses.iter().map(String::as_str).collect();
+    sorted.sort_unstable();
+    format!("inline:{}", sorted.join(","))
 }

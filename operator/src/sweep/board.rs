@@ -93,6 +93,10 @@ pub struct Target {
     pub applier: Option<ViewTarget>,
     /// Where its Redis user is, and its name.
     pub redis: Option<(Arc<RedisConnection>, String)>,
+    /// True when its workers log in to Kafka with a user that we made.
+    pub kafka_user: bool,
+    /// True when no worker runs with an earlier configuration, which may have had users of ours.
+    pub settled: bool,
 }
 
 impl Target {
@@ -102,6 +106,7 @@ impl Target {
         resource: &ValidatedResource,
         facts: &BTreeMap<TopicName, TopicFacts>,
         epoch: u64,
+        settled: bool,
     ) -> Self {
         let group = |group: String, topics: BTreeSet<&TopicName>| {
             let partitions = |topic: &TopicName| Some((topic.to_string(), facts.get(topic)?.partitions));
@@ -122,6 +127,8 @@ impl Target {
             processor: processor.map(|p| group(p.group.to_string(), p.sources.iter().collect())),
             applier: applier.map(|a| ViewTarget { group: group(a.group.to_string(), resource.view_topics()), epoch }),
             redis: redis.map(|redis| (Arc::clone(redis), resource.id.redis_user().to_string())),
+            kafka_user: resource.kafka.access == WorkerAccess::Generated,
+            settled,
         }
     }
 }
@@ -221,7 +228,12 @@ impl Board {
             // What was shown was shown of views that are rebuilt now.
             state.seen.entry(uid.clone()).or_default().views.clear();
         }
-        state.targets.insert(uid, target);
+        let uses_fewer = target.settled && !(target.kafka_user && target.redis.is_some());
+        let was_settled = state.targets.insert(uid, target).is_some_and(|before| before.settled);
+        if uses_fewer && !was_settled {
+            // It may have had users before its workers were replaced.
+            state.orphan_rounds = 2;
+        }
     }
 
     /// Notes that a resource exists.
@@ -268,6 +280,22 @@ impl Board {
     pub fn is_alive(&self, id: &ResourceId) -> bool {
         let trigger = Trigger { kind: id.kind, namespace: id.namespace.to_string(), name: id.name.to_string() };
         self.lock().alive.contains_key(&trigger)
+    }
+
+    /// True when the resource exists and none of its workers has a user of ours on Kafka.
+    pub(super) fn has_no_kafka_user(&self, id: &ResourceId) -> bool {
+        self.target(id).is_some_and(|target| target.settled && !target.kafka_user)
+    }
+
+    /// The same for Redis.
+    pub(super) fn has_no_redis_user(&self, id: &ResourceId) -> bool {
+        self.target(id).is_some_and(|target| target.settled && target.redis.is_none())
+    }
+
+    fn target(&self, id: &ResourceId) -> Option<Target> {
+        let trigger = Trigger { kind: id.kind, namespace: id.namespace.to_string(), name: id.name.to_string() };
+        let state = self.lock();
+        state.targets.get(state.alive.get(&trigger)?).cloned()
     }
 
     /// Lag of a resource in coarse steps.
@@ -335,7 +363,7 @@ mod tests {
             name: "enrich".to_owned(),
         };
         let register = |uid: &str| {
-            board.register(Target::of(who(uid), &resource, &facts(&resource), 1));
+            board.register(Target::of(who(uid), &resource, &facts(&resource), 1, true));
             board.lock().targets.len()
         };
         let trigger = Trigger::from(&who("old"));
@@ -350,5 +378,34 @@ mod tests {
         assert!(board.is_known(&who("new")), "a late word on the old one");
         board.keep_only(Kind::EventPipeline, &[(trigger, "newest".to_owned())].into());
         assert!(board.lock().targets.is_empty() && !board.is_known(&who("new")));
+    }
+
+    #[test]
+    fn users_go_when_no_worker_has_them_any_more() {
+        let board = Board::new(Triggers::new().0);
+        let generated = pipeline(PIPELINE).unwrap();
+        let provided = "spec:\n  kafka: {access: {mode: Provided, secretRef: {name: mine}}}\n  \
+                        redis: {access: {mode: Provided, secretRef: {name: mine}}}\n";
+        let provided = pipeline(&PIPELINE.replacen("spec:\n", provided, 1)).unwrap();
+        let who = Claimant {
+            created: 1,
+            uid: "u".to_owned(),
+            kind: Kind::EventPipeline,
+            namespace: "shop".to_owned(),
+            name: "enrich".to_owned(),
+        };
+        let without = || (board.has_no_kafka_user(&generated.id), board.has_no_redis_user(&generated.id));
+        let register = |resource: &ValidatedResource, settled| {
+            board.register(Target::of(who.clone(), resource, &facts(resource), 1, settled));
+            (without(), board.take_orphan_round())
+        };
+        board.born(Trigger::from(&who), "u".to_owned());
+        assert_eq!(without(), (false, false), "not looked at yet");
+        assert_eq!(register(&generated, true), ((false, false), false));
+        assert_eq!(register(&provided, false), ((false, false), false), "its workers still have them");
+        assert_eq!(register(&provided, true), ((true, true), true), "looked for at once");
+        board.take_orphan_round();
+        assert_eq!(register(&provided, true), ((true, true), false), "and then as seldom as ever");
+        assert_eq!(register(&generated, false), ((false, false), false), "the next ones have them again");
     }
 }

@@ -269,7 +269,7 @@ mod tests {
             namespace: "shop".to_owned(),
             name: "enrich".to_owned(),
         };
-        Target::of(claimant, &resource, &facts(&resource), 1)
+        Target::of(claimant, &resource, &facts(&resource), 1, true)
     }
 
     #[test]

@@ -108,7 +108,7 @@ mod tests {
             namespace: "shop".to_owned(),
             name: "enrich".to_owned(),
         };
-        Target::of(claimant, &resource, &facts(&resource), 1)
+        Target::of(claimant, &resource, &facts(&resource), 1, true)
     }
 
     /// Every source partition between 10 and 20.

@@ -1,4 +1,4 @@
-//! IO: users and ACLs of resources that are gone, found by their names. Every name of ours says whose it is, so the sweep
+//! IO: users and ACLs of resources that are gone or have no use for them any more, found by their names. Every name of ours says whose it is, so the sweep
 //! needs no memory, and a resource without finalizer leaves nothing behind for long.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -132,7 +132,8 @@ async fn kafka_connection(
     if ok && with_orphans && connection.admin.is_some() {
         let instance = &ctx.settings.current().instance;
         if let Ok(Ok(users)) = timeout(ROUND_TIMEOUT, orphans::kafka_users(&client, instance)).await {
-            let orphans = twice(ctx, users, &mut state.orphans);
+            let unused = |id: &ResourceId| ctx.board.has_no_kafka_user(id);
+            let orphans = twice(ctx, users, &mut state.orphans, unused);
             if let Err(error) = orphans::remove_kafka_users(&client, &orphans).await {
                 tracing::warn!(connection = %name, %error, "users of resources that are gone could not be removed");
             }
@@ -178,7 +179,7 @@ async fn redis_connection(
     if let Some(nodes) = nodes.filter(|_| with_orphans) {
         let users = nodes.users.into_values().flat_map(BTreeMap::into_keys);
         let users = users.filter_map(|user| Some((user.clone(), ResourceId::of_redis_user(&user)?))).collect();
-        let orphans = twice(ctx, users, &mut state.orphans);
+        let orphans = twice(ctx, users, &mut state.orphans, |id| ctx.board.has_no_redis_user(id));
         if let Err(error) = orphans::remove_redis_users(&client, &orphans).await {
             tracing::warn!(connection = %name, %error, "users of resources that are gone could not be removed");
         }
@@ -202,11 +203,16 @@ fn lost_users(ctx: &Context, targets: &[&Target], nodes: &redis::Nodes, seen: &m
     lost.map(forget).collect()
 }
 
-/// Users whose resource did not exist in the last look either.
-fn twice(ctx: &Context, users: BTreeMap<String, ResourceId>, before: &mut BTreeSet<String>) -> BTreeSet<String> {
+/// Users whose resource did not exist, or had no use for them, in the last look either.
+fn twice(
+    ctx: &Context,
+    users: BTreeMap<String, ResourceId>,
+    before: &mut BTreeSet<String>,
+    unused: impl Fn(&ResourceId) -> bool,
+) -> BTreeSet<String> {
     let orphans: BTreeSet<String> = users
         .into_iter()
-        .filter(|(_, id)| ctx.is_watched(id.namespace.as_str()) && !ctx.board.is_alive(id))
+        .filter(|(_, id)| ctx.is_watched(id.namespace.as_str()) && (!ctx.board.is_alive(id) || unused(id)))
         .map(|(name, _)| name)
         .collect();
     let both = orphans.intersection(before).cloned().collect();

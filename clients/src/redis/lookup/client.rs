@@ -248,7 +248,7 @@ fn says_map_is_old(fault: &RedisFault) -> bool {
     fault.is_topology()
         || matches!(
             fault,
-            RedisFault::NotSent(NotSent::Connect(_) | NotSent::BackingOff | NotSent::NoOwner)
+            RedisFault::NotSent(NotSent::Connect(_) | NotSent::BackingOff | NotSent::NoOwner | NotSent::Replica(_))
                 | RedisFault::UnknownOutcome(_)
         )
 }

@@ -11,6 +11,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use sluice_crds::names::UID_LABEL;
 use sluice_crds::v1alpha1::ComputeResources;
 
 use super::Inputs;
@@ -50,13 +51,19 @@ pub(super) fn deployment(
                 }),
             }),
             template: PodTemplateSpec {
-                metadata: Some(ObjectMeta { labels: Some(id.labels()), ..ObjectMeta::default() }),
+                metadata: Some(ObjectMeta { labels: Some(pod_labels(resource)), ..ObjectMeta::default() }),
                 spec: Some(pod(resource, inputs, volumes(resource, config_map, secret))),
             },
             ..DeploymentSpec::default()
         }),
         status: None,
     })
+}
+
+fn pod_labels(resource: &ValidatedResource) -> BTreeMap<String, String> {
+    let mut labels = resource.id.labels();
+    labels.insert(UID_LABEL.to_owned(), resource.uid.to_string());
+    labels
 }
 
 /// A volume and where the worker sees it.

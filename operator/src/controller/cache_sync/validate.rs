@@ -1,10 +1,10 @@
 //! A `CacheSync`'s spec → [`ValidatedResource`]: an applier over somebody else's topics. Pure.
 
 use sluice_crds::names::Kind;
-use sluice_crds::v1alpha1::{CacheSync, StartPosition};
+use sluice_crds::v1alpha1::{CacheSync, DeletionPolicy, StartPosition};
 
 use crate::controller::validate::topics::TopicRules;
-use crate::controller::validate::{Invalid, Rules, access, bounded, contradiction, expressions, identity, views};
+use crate::controller::validate::{Invalid, Rules, access, bounded, expressions, identity, views};
 use crate::controller::validated::{Applier, ValidViewTopic, ValidatedResource};
 
 pub(super) fn validate(object: &CacheSync, rules: Rules<'_>) -> Result<ValidatedResource, Invalid> {
@@ -12,11 +12,7 @@ pub(super) fn validate(object: &CacheSync, rules: Rules<'_>) -> Result<Validated
     let (id, uid) = identity::identity(&rules.settings.instance, Kind::CacheSync, &object.metadata)?;
     let (kafka, policy) = access::kafka(rules, &id, &spec.kafka)?;
     let topics = TopicRules { connection: &kafka.connection, policy: &policy };
-    let sources = topics.sources(&spec.source)?;
-    if spec.source.start.position != StartPosition::Earliest {
-        let problem = "a cache shows the whole topic: only Earliest is possible";
-        return Err(contradiction("source.start.position", problem));
-    }
+    let sources = topics.sources(&spec.source.topics)?;
     if spec.views.is_empty() {
         return Err(Invalid::Empty { field: "views".to_owned() });
     }
@@ -28,7 +24,8 @@ pub(super) fn validate(object: &CacheSync, rules: Rules<'_>) -> Result<Validated
     views::together(&applier.topics)?;
     expressions::compile(None, Some(&applier))?;
 
-    let redis = access::redis(rules, &id, &spec.redis)?;
+    let deletion: DeletionPolicy = spec.deletion_policy.clone().into();
+    let redis = access::redis(rules, &id, &spec.redis, deletion.redis_keys)?;
     let resource = ValidatedResource {
         id,
         uid,
@@ -36,7 +33,7 @@ pub(super) fn validate(object: &CacheSync, rules: Rules<'_>) -> Result<Validated
         state: spec.state,
         replicas: bounded("worker.replicas", spec.worker.replicas, 1, 0, 1000)?,
         resources: spec.worker.resources.clone(),
-        deletion: spec.deletion_policy.clone(),
+        deletion,
         kafka,
         redis: Some(redis.clone()),
         owned_topics: Vec::new(),

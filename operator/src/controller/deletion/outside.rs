@@ -158,7 +158,7 @@ impl<K: SluiceKind> Outside<'_, K> {
 
     /// Groups of the resource: those that are ours by name, and the one that the spec names if it is this resource's alone.
     fn groups(&self) -> BTreeSet<GroupId> {
-        let named = self.object.source().group_id.as_ref().and_then(|group| GroupId::parse(group.clone()).ok());
+        let named = self.object.group_id().and_then(|group| GroupId::parse(group).ok());
         let named = named.filter(|group| self.has_group(group));
         [Some(self.id.processor_group()), Some(self.id.applier_group()), named].into_iter().flatten().collect()
     }

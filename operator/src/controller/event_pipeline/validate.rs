@@ -40,7 +40,7 @@ pub(super) fn validate(object: &EventPipeline, rules: Rules<'_>) -> Result<Valid
     let needs_redis =
         resource.applier.is_some() || !resource.read_prefixes().is_empty() || !spec.redis.settings.is_empty();
     if needs_redis {
-        let redis = access::redis(rules, &resource.id, &spec.redis)?;
+        let redis = access::redis(rules, &resource.id, &spec.redis, resource.deletion.redis_keys)?;
         views::allowed(&resource.id, &redis, resource.written_prefixes(), resource.read_prefixes())?;
         resource.redis = Some(redis);
     }
@@ -48,7 +48,7 @@ pub(super) fn validate(object: &EventPipeline, rules: Rules<'_>) -> Result<Valid
 }
 
 fn processor(spec: &EventPipelineSpec, id: &ResourceId, topics: TopicRules<'_>) -> Result<Processor, Invalid> {
-    let sources = topics.sources(&spec.source)?;
+    let sources = topics.sources(&spec.source.topics)?;
     let routes = steps::routes(topics, id, &spec.routing.routes)?;
     let dead_letter = match &spec.dead_letter {
         None => None,

@@ -19,6 +19,11 @@ use crate::sweep::ViewProgress;
 /// Gives the user what the spec needs, and what workers with the `older` configurations need. Notes findings and goes
 /// on: what Redis could not do now does not undo what workers already have.
 pub async fn run<K: SluiceKind>(round: &mut Round<'_, K>, older: &[WorkerConfig]) {
+    let generated = round.resource.redis.as_ref().is_some_and(|redis| redis.access == WorkerAccess::Generated);
+    if !generated {
+        // Its user goes with a sweep: should it be wanted again, it must be set again.
+        round.ctx.redis_users.forget(round.resource.uid.as_str());
+    }
     let Some(redis) = &round.resource.redis else {
         round.note(Finding::well(ConditionType::CacheReady, Reason::NotUsed, "no Redis is used"));
         return;
@@ -32,9 +37,7 @@ pub async fn run<K: SluiceKind>(round: &mut Round<'_, K>, older: &[WorkerConfig]
         Ok(client) => client,
         Err(error) => return round.note(finding(ConditionType::CacheReady, "redis client", &error)),
     };
-    if redis.access == WorkerAccess::Generated
-        && let Err(problem) = user(round, &client, older).await
-    {
+    if generated && let Err(problem) = user(round, &client, older).await {
         round.note(problem);
     }
     let settings = settings(round, &client).await;

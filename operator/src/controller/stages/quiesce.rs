@@ -87,7 +87,12 @@ pub async fn pods_are_gone<K: SluiceKind>(round: &Round<'_, K>) -> Result<bool, 
 /// Pods of a resource that could still work, ending ones included. Finished ones (evicted, failed, completed) stay as
 /// objects until somebody removes them, and neither read nor write any more.
 pub async fn pods(api: &Api<Pod>, id: &ResourceId) -> Result<usize, KubeError> {
-    let selector = ListParams::default().labels(&id.selector()).fields("status.phase!=Failed,status.phase!=Succeeded");
+    pods_labelled(api, &id.selector()).await
+}
+
+/// The same of a selector.
+pub async fn pods_labelled(api: &Api<Pod>, selector: &str) -> Result<usize, KubeError> {
+    let selector = ListParams::default().labels(selector).fields("status.phase!=Failed,status.phase!=Succeeded");
     Ok(timed("list pods", api.list_metadata(&selector)).await?.items.len())
 }
 

@@ -33,12 +33,21 @@ pub fn kafka(rules: Rules<'_>, id: &ResourceId, spec: &api::Kafka) -> Result<(Ka
     Ok((KafkaUse { connection: Arc::clone(connection), access }, policy.clone()))
 }
 
-/// Redis of the spec. Only called when something needs it.
-pub fn redis(rules: Rules<'_>, id: &ResourceId, spec: &api::Redis) -> Result<RedisUse, Invalid> {
+/// Redis of the spec, and whether its keys can be deleted there if they shall be. Only called when something needs it.
+pub fn redis(
+    rules: Rules<'_>,
+    id: &ResourceId,
+    spec: &api::Redis,
+    keys: api::DeletionAction,
+) -> Result<RedisUse, Invalid> {
     let place = match (&spec.connection_ref, &spec.inline) {
         (Some(_), Some(_)) => {
             let members = "connectionRef, inline";
             return Err(Invalid::Union { field: "redis".to_owned(), members, found: 2 });
+        }
+        (None, Some(_)) if keys == api::DeletionAction::Delete => {
+            let problem = "Delete needs a connection: the operator never goes to inline addresses; set Retain";
+            return Err(contradiction("deletionPolicy.redisKeys", problem));
         }
         (None, Some(inline)) => inline_redis(spec, inline)?,
         (reference, None) => {

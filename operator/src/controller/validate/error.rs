@@ -143,6 +143,11 @@ pub enum Invalid {
 }
 
 impl Invalid {
+    /// True when nothing is wrong with the spec but that the namespace may not.
+    pub fn is_refused_by_policy(&self) -> bool {
+        matches!(self, Self::NamespaceNotAllowed { .. } | Self::NotAllowed { .. })
+    }
+
     /// Which condition says so.
     pub fn condition(&self) -> ConditionType {
         match self {

@@ -150,7 +150,11 @@ fn contradictions() {
         "      views: [{name: order, key: \"'order:{' + key + '}'\", type: Json, ttlSeconds: 60}]\n",
         "",
     ));
-    contradiction(refused_cache("{name: customer.state}]", "{name: customer.state}], start: {position: Latest}"));
+    let inline = "inline: {mode: Standalone, addresses: ['a:1']}, access: {mode: Provided, secretRef: {name: s}}";
+    let lines = |keys| format!("redis: {{{inline}}}\n  deletionPolicy: {{redisKeys: {keys}}}");
+    contradiction(with_spec(&lines("Delete")));
+    contradiction(refused_cache("spec:\n", &format!("spec:\n  {}\n", lines("Delete"))));
+    assert!(cache(&CACHE.replacen("spec:\n", &format!("spec:\n  {}\n", lines("Retain")), 1)).is_ok());
     contradiction(refused_cache("{name: customer.state}]", "{name: customer.state}], format: Raw"));
     contradiction(refused_cache("type: Hash}", "type: Hash}, {name: b, key: \"'order:state' + key\", type: Json}"));
     contradiction(refused_cache("type: Hash}", "type: Hash, keyPrefix: 'order:other'}"));

@@ -47,15 +47,15 @@ impl TopicRules<'_> {
     }
 
     /// `source.topics`.
-    pub fn sources(&self, source: &api::Source) -> Result<Vec<TopicName>, Invalid> {
-        if source.topics.is_empty() {
+    pub fn sources(&self, topics: &[api::SourceTopic]) -> Result<Vec<TopicName>, Invalid> {
+        if topics.is_empty() {
             return Err(Invalid::Empty { field: "source.topics".to_owned() });
         }
-        no_duplicates("source.topics", source.topics.iter().map(|topic| topic.name.as_str()))?;
+        no_duplicates("source.topics", topics.iter().map(|topic| topic.name.as_str()))?;
         let topic = |topic: &api::SourceTopic| {
             self.topic(&format!("source.topics[{}]", topic.name), &topic.name, Role::Consume)
         };
-        source.topics.iter().map(topic).collect()
+        topics.iter().map(topic).collect()
     }
 
     /// `topics`; whether a view shows one is found out later.

@@ -208,7 +208,9 @@ impl AdminHandle {
         for item in items {
             // SAFETY: the item and its element live as long as the event.
             let found = unsafe { entry(sys::rd_kafka_ListOffsetsResultInfo_topic_partition(*item)) };
-            outcomes.insert(found.partition, found.outcome.map(|()| found.offset));
+            let spec = partitions.get(&found.partition).copied();
+            let offset = found.outcome.and_then(|()| known(spec, found.offset));
+            outcomes.insert(found.partition, offset);
         }
         for partition in partitions.keys() {
             outcomes.entry(partition.clone()).or_insert(Err(AdminError::Incomplete("ListOffsets")));
@@ -222,6 +224,15 @@ fn wanted(spec: OffsetSpec) -> i64 {
         OffsetSpec::Earliest => sys::rd_kafka_OffsetSpec_t::RD_KAFKA_OFFSET_SPEC_EARLIEST as i64,
         OffsetSpec::Latest => sys::rd_kafka_OffsetSpec_t::RD_KAFKA_OFFSET_SPEC_LATEST as i64,
         OffsetSpec::Timestamp(milliseconds) => i64::try_from(milliseconds).unwrap_or(i64::MAX),
+    }
+}
+
+/// The offset of an answer. The ends of a partition that was just made, or whose leader changes, can be told as a negative
+/// number without an error: they are not known yet. Only a timestamp may have no record.
+fn known(spec: Option<OffsetSpec>, offset: i64) -> Result<i64, AdminError> {
+    match spec {
+        Some(OffsetSpec::Earliest | OffsetSpec::Latest) if offset < 0 => Err(AdminError::Incomplete("ListOffsets")),
+        _ => Ok(offset),
     }
 }
 
@@ -321,5 +332,22 @@ unsafe fn member(member: *const sys::rd_kafka_MemberDescription_t) -> GroupMembe
             host: text(sys::rd_kafka_MemberDescription_host(member)),
             assignment: partitions.into_iter().map(|found| found.partition).collect(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_end_that_is_not_known_yet_is_no_offset() {
+        for spec in [OffsetSpec::Earliest, OffsetSpec::Latest] {
+            assert_eq!(known(Some(spec), 0), Ok(0));
+            for unknown in [-1, -2, -1001] {
+                let error = known(Some(spec), unknown).expect_err("no offset");
+                assert!(error.retryable(), "{error}");
+            }
+        }
+        assert_eq!(known(Some(OffsetSpec::Timestamp(7)), -1), Ok(-1), "no record is as young");
     }
 }
