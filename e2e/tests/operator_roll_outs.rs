@@ -224,7 +224,13 @@ fn a_changed_view_is_cleared_its_neighbours_are_not_and_an_operator_that_dies_go
     // Materialised; and Redis is away when the definition changes: nothing is said to be done, nothing goes.
     operator.leave_record(&cache, 700, second);
     operator.write_settings(&operator.kafka.bootstrap().replace(',', "\", \""), "10.44.0.1:9");
+    operator.wait_condition("csync", "cache", "Reconciling", ("True", "RedisUnreachable"));
     operator.apply(&CACHE.replace("'NAME:one:' + key", "'NAME:one:{' + key + '}'"));
+    let looked_at = || {
+        let cache = operator.get("csync", "cache")?;
+        (cache["status"]["observedGeneration"] == cache["metadata"]["generation"]).then_some(())
+    };
+    assert!(wait_for(PATIENCE, looked_at).is_some(), "the new definition should be looked at\n{}", operator.log());
     operator.wait_condition("csync", "cache", "Reconciling", ("True", "RedisUnreachable"));
     assert_eq!(epoch(&operator.get("csync", "cache").expect("there")), second);
     operator
