@@ -60,6 +60,8 @@ refused "maxRollOuts" "${ok[@]}" --set 'connections.kafka[0].maxRollOuts=0'
 refused "mode" "${ok[@]}" --set 'connections.redis[0].mode=Sentinel'
 refused "namespaces" "${ok[@]}" --set 'connections.redis[0].namespaces[0].name=Not_A_Namespace'
 refused "namespaces" "${ok[@]}" --set 'connections.kafka[0].namespaces[0].own[0]='
+refused "lagMonitors" "${ok[@]}" --set 'lagMonitors[0].surplus=1'
+refused "lagMonitors" "${ok[@]}" --set 'lagMonitors[0].topics=null'
 refused "pullPolicy" "${ok[@]}" --set image.pullPolicy=Sometimes
 refused "1.33.0" "${ok[@]}" --kube-version 1.30.0
 

@@ -33,6 +33,9 @@ worker:
   imagePullPolicy: {{ .Values.worker.image.pullPolicy }}
   imagePullSecrets: {{ .Values.worker.imagePullSecrets | toJson }}
   terminationGracePeriodSeconds: {{ .Values.worker.terminationGracePeriodSeconds }}
+{{- with .Values.lagMonitors }}
+lagMonitors: {{- toYaml . | nindent 0 }}
+{{- end }}
 connections:
 {{- range $kind := list "kafka" "redis" }}
   {{ $kind }}:

@@ -22,6 +22,8 @@
 //!     allowedSettings: [notify-keyspace-events]
 //!     namespaces:
 //!     - {name: shop, write: ["order:"], read: ["price:", "stock:"], settings: [notify-keyspace-events]}
+//! lagMonitors:
+//! - {connection: main, group: billing, topics: [order.created], namespaces: [shop]}
 //! ```
 
 use serde::{Deserialize, Serialize};
@@ -39,6 +41,9 @@ pub struct SettingsFile {
     /// Servers that resources may use by name.
     #[serde(default)]
     pub connections: ConnectionsFile,
+    /// Groups of other people's consumers whose lag is measured too.
+    #[serde(default)]
+    pub lag_monitors: Vec<LagMonitorFile>,
     /// After this many seconds a deletion gives up on Kafka or Redis that cannot be reached and lets the resource go,
     /// naming in an event what it left behind. 0 = as soon as a step fails.
     #[serde(default = "default_deletion_deadline_seconds")]
@@ -232,4 +237,19 @@ pub struct RedisNamespaceFile {
     /// Settings of `allowedSettings` that it may ask for.
     #[serde(default)]
     pub settings: Vec<String>,
+}
+
+/// A consumer group that is not ours and whose lag is measured.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct LagMonitorFile {
+    /// Name of the Kafka connection it is on.
+    pub connection: String,
+    /// The group.
+    pub group: String,
+    /// Topics of it that are looked at.
+    pub topics: Vec<String>,
+    /// Namespaces that may scale by its lag. Empty: it is measured and shown, and no namespace may ask for it.
+    #[serde(default)]
+    pub namespaces: Vec<String>,
 }

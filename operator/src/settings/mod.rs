@@ -5,6 +5,7 @@
 //! file.rs    the YAML file as an administrator writes it; unknown fields are refused
 //! model.rs   what it means: checked names, one map of connections; PURE
 //! policy.rs  what a namespace may do with a connection; what is not named is not allowed
+//! monitors.rs  groups of others whose lag is measured; PURE
 //! load.rs    IO: read the file and the files it names; watch them for changes
 //! ```
 //!
@@ -15,6 +16,7 @@
 mod file;
 mod load;
 mod model;
+mod monitors;
 mod policy;
 
 pub use file::SettingsFile;
@@ -23,4 +25,5 @@ pub use model::{
     ConnectionName, Credentials, InvalidSettings, KafkaConnection, RedisConnection, Settings, TlsMaterial, Unusable,
     WorkerSettings,
 };
+pub use monitors::LagMonitor;
 pub use policy::{KafkaPolicy, RedisPolicy};

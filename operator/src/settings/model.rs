@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use secrecy::{ExposeSecret, SecretString};
-use sluice_crds::names::{InstanceId, NameError, Namespace};
+use sluice_crds::names::{GroupId, InstanceId, NameError, Namespace};
 use sluice_crds::v1alpha1::RedisMode;
 use sluice_crds::worker_config::SaslMechanism;
 
 use super::file::{KafkaFile, PullPolicy, RedisFile, SettingsFile, TlsFile};
+use super::monitors::{self, LagMonitor};
 use super::policy::{KafkaPolicy, RedisPolicy};
 
 /// Bounds of `worker.terminationGracePeriodSeconds`; the chart's schema has the same.
@@ -56,6 +57,8 @@ pub struct Settings {
     /// Connections that are in the file and cannot be used, with what is wrong: a file they need is missing. They keep
     /// nobody else from working.
     pub unusable: BTreeMap<Unusable, String>,
+    /// Groups of others that are looked at, by group. Shared: each round of the sweeps takes them.
+    pub lag_monitors: BTreeMap<GroupId, Arc<LagMonitor>>,
     /// How long a deletion tries, in seconds.
     pub deletion_deadline_seconds: u32,
 }
@@ -220,6 +223,14 @@ pub enum InvalidSettings {
         /// Where.
         field: String,
     },
+    /// A connection that is not in the file.
+    #[error("{field} is {name:?}: there is no such item of connections.kafka")]
+    UnknownConnection {
+        /// Where.
+        field: String,
+        /// The name.
+        name: String,
+    },
     /// A number or size out of bounds.
     #[error("{field} is {value}: {allowed}")]
     Bounds {
@@ -296,6 +307,7 @@ impl SettingsFile {
             kafka,
             redis,
             unusable,
+            lag_monitors: monitors::check(&self.lag_monitors, &self.connections.kafka)?,
             deletion_deadline_seconds: self.deletion_deadline_seconds,
         })
     }
@@ -375,11 +387,11 @@ fn check_redis(file: &RedisFile, contents: &Contents) -> Result<RedisConnection,
     Ok(RedisConnection { name, mode: file.mode, addresses, tls, admin, namespaces })
 }
 
-fn name_error(field: &str, problem: NameError) -> InvalidSettings {
+pub(super) fn name_error(field: &str, problem: NameError) -> InvalidSettings {
     InvalidSettings::Name { field: field.to_owned(), problem }
 }
 
-fn not_empty(field: &str, text: &str) -> Result<(), InvalidSettings> {
+pub(super) fn not_empty(field: &str, text: &str) -> Result<(), InvalidSettings> {
     if text.trim().is_empty() { Err(InvalidSettings::Empty { field: field.to_owned() }) } else { Ok(()) }
 }
 
@@ -442,7 +454,7 @@ fn tls(field: &str, file: Option<&TlsFile>, contents: &Contents) -> Result<Optio
     Ok(Some(TlsMaterial { ca_pem: Some(Arc::from(pem)) }))
 }
 
-fn insert<K: Ord + std::fmt::Display, V>(
+pub(super) fn insert<K: Ord + std::fmt::Display, V>(
     field: &str,
     map: &mut BTreeMap<K, V>,
     key: K,

@@ -1,4 +1,5 @@
 use super::*;
+use crate::settings::monitors::{MAX_MONITORS, MAX_NAMESPACES, MAX_TOPICS};
 
 const GOOD: &str = r#"
 instanceId: demo
@@ -126,4 +127,10 @@ fn the_charts_schema_has_the_same_bounds() {
     );
     let namespaces = "/properties/connections/properties/kafka/items/properties/namespaces/items/properties";
     assert_eq!(bounds(&format!("{namespaces}/maxPartitions")), crate::settings::model::MAX_PARTITIONS);
+    let monitors = "/properties/lagMonitors";
+    let most = |pointer: &str| schema.pointer(&format!("{monitors}{pointer}/maxItems")).unwrap().as_u64().unwrap();
+    assert_eq!(
+        [most(""), most("/items/properties/topics"), most("/items/properties/namespaces")],
+        [MAX_MONITORS, MAX_TOPICS, MAX_NAMESPACES].map(|most| most as u64)
+    );
 }

@@ -9,10 +9,12 @@ use sluice_crds::v1alpha1::LagStatus;
 use tokio::sync::mpsc;
 
 use super::lag::{Debounced, PartitionLag};
+use super::monitors::Foreign;
+use super::sums::{Granted, Sums, TopicLag};
 use crate::claims::Claimant;
 use crate::controller::build::TopicFacts;
 use crate::controller::validated::{ValidatedResource, WorkerAccess};
-use crate::settings::{KafkaConnection, RedisConnection};
+use crate::settings::{ConnectionName, KafkaConnection, LagMonitor, RedisConnection};
 
 /// A resource to look at again.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -187,6 +189,10 @@ pub(super) struct State {
     pub(super) seen: HashMap<String, Seen>,
     /// Lag of every partition looked at, for metrics: group, topic, partition.
     pub(super) lags: BTreeMap<(String, String, i32), PartitionLag>,
+    /// The same of groups that are not ours, by connection.
+    pub(super) foreign: BTreeMap<ConnectionName, Foreign>,
+    /// Lag of whole topics, for those who scale by it.
+    pub(super) sums: Sums,
     /// Resources that exist, and their uids.
     alive: HashMap<Trigger, String>,
     /// Rounds in which orphans are looked for, because a resource went: in two, as only what is one twice is removed.
@@ -322,23 +328,65 @@ impl Board {
         self.lock().seen.get(uid)?.views.published()
     }
 
-    /// `kafka_consumer_lag` in the text format of Prometheus.
+    /// `kafka_consumer_lag` and `kafka_consumer_lag_seconds` in the text format of Prometheus.
     pub fn encode_lag(&self, out: &mut String) {
-        use std::fmt::Write as _;
         let state = self.lock();
-        out.push_str(
-            "# HELP kafka_consumer_lag Records between a group's committed offset and the end of the partition.\n",
+        let foreign = state.foreign.values().flat_map(|foreign| &foreign.lags);
+        // One of ours that a monitor names as well is shown once.
+        let others = foreign.filter(|(at, _)| !state.lags.contains_key(at));
+        let lags: BTreeMap<_, _> = state.lags.iter().chain(others).collect();
+        gauge(
+            out,
+            "kafka_consumer_lag",
+            "Records between a group's committed offset and the end of the partition",
+            |lag| lag.records,
+            &lags,
         );
-        out.push_str("# TYPE kafka_consumer_lag gauge\n");
-        for ((group, topic, partition), lag) in &state.lags {
-            let (group, topic) = (escaped(group), escaped(topic));
-            // Writing to a String cannot fail.
-            let _ = writeln!(
-                out,
-                "kafka_consumer_lag{{topic=\"{topic}\",group=\"{group}\",partition=\"{partition}\"}} {}",
-                lag.records
-            );
-        }
+        let help = "Seconds since the partition's end passed a group's committed offset";
+        gauge(out, "kafka_consumer_lag_seconds", help, |lag| lag.seconds, &lags);
+    }
+
+    /// Groups and topics that this namespace may know the lag of: of its own resources, and of the monitors that list it.
+    pub fn granted<'a>(
+        &self,
+        namespace: &str,
+        monitors: impl Iterator<Item = &'a Arc<LagMonitor>>,
+    ) -> BTreeSet<Granted> {
+        let state = self.lock();
+        let own = state.targets.values().filter(|target| target.claimant.namespace == namespace).flat_map(|target| {
+            let topics =
+                super::kafka::groups_of(target).flat_map(|group| group.topics.keys().map(move |t| (&group.group, t)));
+            topics.map(|(group, topic)| Granted::new(&target.kafka.name, group, topic)).collect::<Vec<_>>()
+        });
+        let foreign = monitors.filter(|monitor| monitor.namespaces.iter().any(|granted| granted.as_str() == namespace));
+        let foreign = foreign.flat_map(|monitor| {
+            let topics = monitor.topics.iter();
+            topics.map(|topic| Granted::new(&monitor.connection, monitor.group.as_str(), topic.as_str()))
+        });
+        own.chain(foreign).collect()
+    }
+
+    /// What was last found of these, if that was since `oldest` (Unix milliseconds).
+    pub fn topic_lags(&self, wanted: impl IntoIterator<Item = Granted>, oldest: i64) -> Vec<TopicLag> {
+        let state = self.lock();
+        wanted.into_iter().map(|granted| state.sums.of(granted, oldest)).collect()
+    }
+}
+
+/// One metric of all partitions.
+fn gauge(
+    out: &mut String,
+    name: &str,
+    help: &str,
+    value: impl Fn(&PartitionLag) -> i64,
+    lags: &BTreeMap<&(String, String, i32), &PartitionLag>,
+) {
+    use std::fmt::Write as _;
+    // Writing to a String cannot fail.
+    let _ = writeln!(out, "# HELP {name} {help}.\n# TYPE {name} gauge");
+    for ((group, topic, partition), lag) in lags {
+        let (group, topic) = (escaped(group), escaped(topic));
+        let _ = writeln!(out, "{name}{{topic=\"{topic}\",group=\"{group}\",partition=\"{partition}\"}} {}", value(lag));
     }
 }
 

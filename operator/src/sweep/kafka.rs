@@ -22,7 +22,7 @@ pub(super) struct Memory {
 }
 
 /// Ids and numbers of partitions, by name.
-type Topics = BTreeMap<String, (String, i32)>;
+pub(super) type Topics = BTreeMap<String, (String, i32)>;
 
 /// Groups asked for at the same time: one whose coordinator is away must not hold up the others.
 const GROUPS_AT_ONCE: usize = 16;
@@ -40,41 +40,46 @@ pub(super) async fn round(
     // First what concerns all brokers: when they are away, no group is waited for.
     let mut changed = changed_topics(targets, &topics(kafka, targets).await?, &mut memory.told);
     let names = groups.iter().map(|target| target.group.clone()).collect();
-    let committed = committed(names, |group| async move {
-        let found =
-            kafka.call_group(|admin| async move { admin.list_group_offsets(&group, None, false).await }).await?;
-        Ok(found.committed)
-    });
-    let committed = committed.await?;
+    let committed = committed(names, |group| offsets_of(kafka, group)).await?;
     let wanted: BTreeSet<TopicPartition> = groups
         .iter()
         .flat_map(|target| &target.topics)
         .flat_map(|(topic, count)| (0..*count).map(|p| TopicPartition::new(topic.as_str(), p)))
         .collect();
     memory.ends.retain(|partition, _| wanted.contains(partition));
-    let ends = bounds(kafka, wanted, OffsetSpec::Latest).await?;
+    let ends = bounds(kafka, wanted, OffsetSpec::Latest, Isolation::Uncommitted).await?;
     for (partition, end) in &ends {
         memory.ends.entry(partition.clone()).or_default().note(now, *end);
     }
     let suspects = memory.offsets.suspects(targets, &committed, &ends);
-    let beginnings = bounds(kafka, suspects, OffsetSpec::Earliest).await?;
+    let beginnings = bounds(kafka, suspects, OffsetSpec::Earliest, Isolation::Uncommitted).await?;
     changed.extend(memory.offsets.lost(targets, &committed, &beginnings, &ends));
     changed.extend(publish(board, targets, &committed, memory, now));
     Ok(changed)
 }
 
 /// One end of each partition. One that cannot be read now (no leader, topic gone) only lacks its sample.
-async fn bounds(
+pub(super) async fn bounds(
     kafka: &KafkaClient,
     partitions: BTreeSet<TopicPartition>,
     which: OffsetSpec,
+    isolation: Isolation,
 ) -> Result<Bounds, AdminError> {
     if partitions.is_empty() {
         return Ok(Bounds::new());
     }
     let wanted = partitions.into_iter().map(|partition| (partition, which)).collect();
-    let found = kafka.call(|admin| async move { admin.list_offsets(&wanted, Isolation::Uncommitted).await }).await?;
+    let found = kafka.call(|admin| async move { admin.list_offsets(&wanted, isolation).await }).await?;
     Ok(found.into_iter().filter_map(|(partition, offset)| Some((partition, offset.ok()?))).collect())
+}
+
+/// What one group has committed.
+pub(super) async fn offsets_of(
+    kafka: &KafkaClient,
+    group: String,
+) -> Result<BTreeMap<TopicPartition, CommittedOffset>, AdminError> {
+    let found = kafka.call_group(|admin| async move { admin.list_group_offsets(&group, None, false).await }).await?;
+    Ok(found.committed)
 }
 
 /// What groups have committed. A group that cannot be read now is left out; an error only when none can.
@@ -82,19 +87,8 @@ async fn committed<F>(groups: BTreeSet<String>, read: impl Fn(String) -> F) -> R
 where
     F: Future<Output = Result<BTreeMap<TopicPartition, CommittedOffset>, AdminError>>,
 {
-    let asked = groups.into_iter().map(|group| {
-        let read = read(group.clone());
-        async move { (group, read.await) }
-    });
-    let (mut committed, mut failed) = (Committed::new(), None);
-    let mut answers = futures::stream::iter(asked).buffer_unordered(GROUPS_AT_ONCE);
-    while let Some((group, answer)) = answers.next().await {
-        match answer {
-            Ok(offsets) => drop(committed.insert(group, offsets)),
-            Err(error) => drop(failed.get_or_insert((group, error))),
-        }
-    }
-    match failed {
+    let (committed, failed) = read_all(groups, read).await;
+    match failed.into_iter().next() {
         Some((_, error)) if committed.is_empty() => Err(error),
         Some((group, error)) => {
             tracing::warn!(group, %error, "offsets of a group could not be read; the others were");
@@ -104,13 +98,40 @@ where
     }
 }
 
+/// What groups have committed, and why it could not be read of the others.
+pub(super) async fn read_all<F>(
+    groups: BTreeSet<String>,
+    read: impl Fn(String) -> F,
+) -> (Committed, BTreeMap<String, AdminError>)
+where
+    F: Future<Output = Result<BTreeMap<TopicPartition, CommittedOffset>, AdminError>>,
+{
+    let asked = groups.into_iter().map(|group| {
+        let read = read(group.clone());
+        async move { (group, read.await) }
+    });
+    let (mut committed, mut failed) = (Committed::new(), BTreeMap::new());
+    let mut answers = futures::stream::iter(asked).buffer_unordered(GROUPS_AT_ONCE);
+    while let Some((group, answer)) = answers.next().await {
+        match answer {
+            Ok(offsets) => drop(committed.insert(group, offsets)),
+            Err(error) => drop(failed.insert(group, error)),
+        }
+    }
+    (committed, failed)
+}
+
 /// Topics that the resources consume, as they are now; those that cannot be described now are left out.
 async fn topics(kafka: &KafkaClient, targets: &[Target]) -> Result<Topics, AdminError> {
     let names: BTreeSet<&String> = targets.iter().flat_map(|target| target.topics.keys()).collect();
+    described(kafka, names.into_iter().cloned().collect()).await
+}
+
+/// Those of these topics that can be described now.
+pub(super) async fn described(kafka: &KafkaClient, names: Vec<String>) -> Result<Topics, AdminError> {
     if names.is_empty() {
         return Ok(Topics::new());
     }
-    let names: Vec<String> = names.into_iter().cloned().collect();
     let described = kafka.call(|admin| async move { admin.describe_topics(&names).await }).await?;
     let there = described.into_iter().filter_map(|(name, described)| {
         let topic = described.ok()??;
@@ -138,7 +159,7 @@ fn changed_topics(targets: &[Target], there: &Topics, told: &mut HashMap<String,
     changed
 }
 
-fn groups_of(target: &Target) -> impl Iterator<Item = &GroupTarget> {
+pub(super) fn groups_of(target: &Target) -> impl Iterator<Item = &GroupTarget> {
     target.processor.iter().chain(target.applier.iter().map(|applier| &applier.group))
 }
 
@@ -150,6 +171,11 @@ fn publish(board: &Board, targets: &[Target], committed: &Committed, memory: &Me
         // Without one of its groups nothing is known of the resource as a whole.
         let complete = groups_of(target).all(|group| committed.contains_key(&group.group));
         for group in groups_of(target) {
+            if let Some(offsets) = committed.get(&group.group) {
+                let found = |at: &TopicPartition, offset| memory.ends.get(at)?.lag(now, offset);
+                let connection = &target.kafka.name;
+                state.sums.note(connection, &group.group, &group.topics, offsets, found, now);
+            }
             for (partition, lag) in lags(group, committed, memory, now) {
                 worst = Some(worst.unwrap_or(0).max(lag.seconds));
                 state.lags.insert((group.group.clone(), partition.topic, partition.partition), lag);

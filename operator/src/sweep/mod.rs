@@ -4,6 +4,8 @@
 //! ```text
 //! board.rs     what the sweeps know of each resource, and what reconciles told them to look at
 //! lag.rs       PURE: offsets over time → seconds, coarse steps that have lasted, progress of views
+//! sums.rs      PURE: lag of a group in a topic, while all of it is known
+//! monitors.rs  IO: groups of others that the settings name
 //! offsets.rs   PURE: offsets that a running pipeline has lost
 //! kafka.rs     IO: one round over a Kafka connection        redis.rs   IO: one round over a Redis connection
 //! orphans.rs   IO: users, ACLs of resources that are gone
@@ -14,10 +16,13 @@
 mod board;
 mod kafka;
 mod lag;
+mod monitors;
 mod offsets;
 pub mod orphans;
 mod redis;
 mod run;
+mod sums;
 
 pub use board::{Board, GroupTarget, StalledPartition, Target, Trigger, Triggers, ViewProgress, ViewTarget};
 pub use run::run;
+pub use sums::{Granted, TopicLag, oldest_known};

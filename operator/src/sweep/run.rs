@@ -10,9 +10,10 @@ use sluice_crds::names::ResourceId;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::board::{Target, Trigger};
-use super::{kafka, orphans, redis};
+use super::{kafka, monitors, orphans, redis, sums};
+use crate::connections::KafkaClient;
 use crate::controller::context::Context;
-use crate::settings::{ConnectionName, KafkaConnection, RedisConnection};
+use crate::settings::{ConnectionName, KafkaConnection, LagMonitor, RedisConnection};
 
 /// Longest round over one connection.
 const ROUND_TIMEOUT: Duration = Duration::from_secs(60);
@@ -43,6 +44,7 @@ impl Health {
 #[derive(Debug, Default)]
 struct KafkaState {
     memory: kafka::Memory,
+    monitors: monitors::Memory,
     health: Health,
     /// Orphans seen in the last look: only what is one twice is removed.
     orphans: BTreeSet<String>,
@@ -70,6 +72,8 @@ pub async fn run(ctx: Arc<Context>) {
         redis_states.retain(|name, _| settings.redis.contains_key(name));
         let targets: Vec<Target> = ctx.board.lock().targets.values().cloned().collect();
         forget_lags(&ctx, &targets);
+        let oldest = sums::oldest_known(jiff::Timestamp::now().as_millisecond(), ctx.sweep_every);
+        monitors::forget(&ctx.board, &settings, oldest);
         let with_orphans = ctx.board.take_orphan_round() || number % ORPHANS_EVERY == ORPHANS_EVERY - 1;
         let kafkas = settings.kafka.values().map(|connection| {
             let state = kafka_states.remove(&connection.name).unwrap_or_default();
@@ -123,6 +127,9 @@ async fn kafka_connection(
         Err(_) => false,
     };
     ctx.metrics.sweep("kafka", ok);
+    if ok {
+        read_monitors(ctx, connection, &client, &mut state.monitors).await;
+    }
     if state.health.note(ok) {
         changed.extend(targets.iter().map(|target| Trigger::from(&target.claimant)));
     }
@@ -140,6 +147,31 @@ async fn kafka_connection(
         }
     }
     (name, state)
+}
+
+/// Groups of others. A failure is theirs alone: the connection works.
+async fn read_monitors(
+    ctx: &Context,
+    connection: &KafkaConnection,
+    client: &KafkaClient,
+    memory: &mut monitors::Memory,
+) {
+    let settings = ctx.settings.current();
+    let of_it = settings.lag_monitors.values().filter(|monitor| monitor.connection == connection.name);
+    let monitors: Vec<Arc<LagMonitor>> = of_it.cloned().collect();
+    let now = jiff::Timestamp::now().as_millisecond();
+    let round = monitors::round(&ctx.board, client, &connection.name, &monitors, memory, now);
+    let ok = match timeout(ROUND_TIMEOUT, round).await {
+        Ok(Ok(())) => true,
+        Ok(Err(error)) => {
+            tracing::warn!(connection = %connection.name, %error, "lag of monitored groups could not be read");
+            false
+        }
+        Err(_) => false,
+    };
+    if !monitors.is_empty() {
+        ctx.metrics.sweep("kafka_monitors", ok);
+    }
 }
 
 async fn redis_connection(
