@@ -318,7 +318,11 @@ pub fn install_definitions(kube: &Kube) {
     let definitions = format!("{}/../config/crds", env!("CARGO_MANIFEST_DIR"));
     output(kube.kubectl().args(["apply", "--server-side", "--force-conflicts", "-f", &definitions])).expect("applied");
     let both = ["crd/eventpipelines.sluice.dev", "crd/cachesyncs.sluice.dev"];
-    output(kube.kubectl().args(["wait", "--for=condition=Established", "--timeout=60s"]).args(both)).expect("served");
+    // `kubectl wait` gives up on a definition that is so new that it has no condition yet.
+    let established = wait_for(PATIENCE, || {
+        output(kube.kubectl().args(["wait", "--for=condition=Established", "--timeout=60s"]).args(both)).ok()
+    });
+    established.expect("both definitions should be served");
 }
 
 fn tls(file: Option<&Path>) -> String {

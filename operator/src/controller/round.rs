@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::Api;
-use sluice_crds::conditions::{ConditionType, Finding};
+use sluice_crds::conditions::{ConditionType, Finding, Outcome};
 
 use super::context::Context;
 use super::kind::SluiceKind;
@@ -29,18 +29,21 @@ pub struct Round<'a, K> {
     pub status: &'a mut StatusWriter<K>,
     /// Its Deployment as it was read; none = there is none.
     pub live: Option<Deployment>,
-    /// What was found, at most one finding a condition; the first of a condition stays.
+    /// What was found, at most one finding a condition; see [`Round::note`] for which of several.
     pub findings: Vec<Finding>,
     /// Seconds since 1970.
     pub now: i64,
 }
 
 impl<K: SluiceKind> Round<'_, K> {
-    /// Notes a finding. One that is not well replaces one that is.
+    /// Notes a finding. One that is not well replaces one that is, and one that waits for a person replaces one that time
+    /// heals: a worker may never become ready while another one's partition stands still.
     pub fn note(&mut self, finding: Finding) {
+        let waits = finding.outcome == Outcome::Stalled;
         match self.findings.iter_mut().find(|known| known.type_ == finding.type_) {
             None => self.findings.push(finding),
             Some(known) if known.status == Some(true) => *known = finding,
+            Some(known) if waits && known.outcome != Outcome::Stalled => *known = finding,
             Some(_) => {}
         }
     }
@@ -57,5 +60,45 @@ impl<K: SluiceKind> Round<'_, K> {
         C::DynamicType: Default,
     {
         Api::namespaced(self.ctx.client.clone(), self.resource.id.namespace.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use sluice_crds::conditions::Reason;
+    use sluice_crds::v1alpha1::EventPipeline;
+
+    use super::*;
+    use crate::controller::test_support::{PIPELINE, api_server, in_round, settings};
+
+    #[tokio::test]
+    async fn what_waits_for_a_person_is_not_hidden_behind_what_time_heals() {
+        use Reason::{Reconciled, RecordStalled, WorkersStarting, WorkersUnavailable};
+        let type_ = ConditionType::WorkersReady;
+        let finding = |reason| match reason {
+            Reconciled => Finding::well(type_, reason, ""),
+            WorkersStarting => Finding::progressing(type_, reason, ""),
+            _ => Finding::stalled(type_, reason, ""),
+        };
+        let object: EventPipeline = serde_saphyr::from_str(PIPELINE).unwrap();
+        let (client, _calls) = api_server(|_| (200, json!({})));
+        in_round(&object, client, settings(), None, async |round| {
+            for (noted, stays) in [
+                ([Reconciled, WorkersStarting], WorkersStarting),
+                ([WorkersStarting, Reconciled], WorkersStarting),
+                ([WorkersStarting, RecordStalled], RecordStalled),
+                ([RecordStalled, WorkersStarting], RecordStalled),
+                ([WorkersUnavailable, RecordStalled], WorkersUnavailable),
+            ] {
+                round.findings.clear();
+                for reason in noted {
+                    round.note(finding(reason));
+                }
+                let found: Vec<Reason> = round.findings.iter().map(|finding| finding.reason).collect();
+                assert_eq!(found, [stays], "{noted:?}");
+            }
+        })
+        .await;
     }
 }
