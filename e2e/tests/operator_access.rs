@@ -3,6 +3,7 @@
 
 mod operator;
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
@@ -65,6 +66,8 @@ struct User<'a> {
     resource: (&'static str, &'static str),
     kafka: (String, SecretString),
     redis: (String, SecretString),
+    /// A connection to each Redis node that was asked: logging in takes longer than asking.
+    nodes: RefCell<BTreeMap<String, Connection>>,
 }
 
 impl<'a> User<'a> {
@@ -76,7 +79,8 @@ impl<'a> User<'a> {
             operator.in_namespace(&["get", "secret", "-l", &selector, "-o", &text])
         };
         let user = |server: &str| (field(&format!("{server}-username")), field(&format!("{server}-password")).into());
-        Self { operator, resource: (kind, name), kafka: user("kafka"), redis: user("redis") }
+        let nodes = RefCell::default();
+        Self { operator, resource: (kind, name), kafka: user("kafka"), redis: user("redis"), nodes }
     }
 
     /// `sluice/<instance>/<namespace>/<kind>/<name>`.
@@ -136,9 +140,10 @@ impl<'a> User<'a> {
 
     /// What one Redis node says to a command.
     fn asks(&self, address: &str, words: &[&str]) -> Answer {
-        let access = Access::administrator(self.operator.redis).expect("access").as_user(&self.redis.0, &self.redis.1);
         let words: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
-        let said = match Connection::open(address, &access).and_then(|mut node| node.command(&words)) {
+        let mut nodes = self.nodes.borrow_mut();
+        let node = nodes.entry(address.to_owned()).or_insert_with(|| self.logged_in(address));
+        let said = match node.command(&words) {
             Ok(reply) => return Answer::Done(reply),
             Err(error) => error.to_string(),
         };
@@ -148,6 +153,11 @@ impl<'a> User<'a> {
             said if [": MOVED ", ": READONLY "].iter().any(|elsewhere| said.contains(elsewhere)) => Answer::Elsewhere,
             said => Answer::Other(said),
         }
+    }
+
+    fn logged_in(&self, address: &str) -> Connection {
+        let access = Access::administrator(self.operator.redis).expect("access").as_user(&self.redis.0, &self.redis.1);
+        Connection::open(address, &access).expect("the node takes the login")
     }
 
     /// What each Redis node says to it.

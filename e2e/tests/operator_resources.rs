@@ -104,11 +104,11 @@ fn wait_rest(operator: &Operator<'_>) {
     .expect("a status that is written no more");
 }
 
-/// Two rounds of the sweeps without a single request that is not a read.
+/// Six rounds of the sweeps, one of them with a look for orphans, without a single request that is not a read.
 fn is_still(operator: &Operator<'_>) {
     let mut log = BufReader::new(std::fs::File::open(operator.kube.audit_log().expect("local")).expect("audit log"));
     log.seek(SeekFrom::End(0)).expect("its end");
-    std::thread::sleep(Duration::from_secs(22));
+    std::thread::sleep(Duration::from_secs(13));
     let path = format!("/namespaces/{}/", operator.name);
     let writes: Vec<String> = log
         .lines()

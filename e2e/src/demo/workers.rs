@@ -9,9 +9,8 @@ use crate::stack::Stack;
 
 /// Most resident memory of one worker, in MiB.
 const WORKER_LIMIT_MIB: u64 = 64;
-/// Most resident memory of the operator, in MiB. The aim is 40 and it is seldom above 37; but a call to a group's coordinator
-/// that stays unanswered gives it a second Kafka client for a while (ADR 0007), seen once as 45.
-const OPERATOR_LIMIT_MIB: u64 = 48;
+/// Most resident memory of the operator, in MiB.
+const OPERATOR_LIMIT_MIB: u64 = 40;
 
 /// A worker of `enrich-orders` that is going to die without warning. On a cluster elsewhere its pod is deleted without grace,
 /// which is the nearest thing a client can do.

@@ -37,26 +37,31 @@ impl RedisAdmin {
         }
         for shard in topology.shards() {
             let keys = keys(&topology, shard, reach, &key);
-            let moved = self.read_from(&shard.address, &keys, false, &mut see).await?;
+            let moved = self.read_from(&shard.address, keys, false, &mut see).await?;
             for (key, address) in moved {
-                self.read_from(&address, &[key], true, &mut see).await?;
+                self.read_from(&address, std::iter::once(key), true, &mut see).await?;
             }
         }
         Ok(())
     }
 
-    /// Keys whose slot is on its way, with where to: they are there or nowhere.
+    /// Keys whose slot is on its way, with where to: they are there or nowhere. A chunk of the names exists at a time: all of
+    /// a shard are some MiB, for each resource that looks.
     async fn read_from(
         &self,
         address: &NodeAddress,
-        keys: &[String],
+        mut keys: impl Iterator<Item = String> + Send,
         asking: bool,
         see: &mut (impl FnMut(&str, &str) + Send),
     ) -> Result<Vec<(String, NodeAddress)>, RedisFault> {
         let (link, mut moved) = (self.links.link(address)?, Vec::new());
-        for chunk in keys.chunks(CHUNK) {
+        loop {
+            let chunk: Vec<String> = keys.by_ref().take(CHUNK).collect();
+            if chunk.is_empty() {
+                return Ok(moved);
+            }
             let mut pipeline = Pipeline::with_capacity(chunk.len());
-            for key in chunk {
+            for key in &chunk {
                 if asking {
                     pipeline.cmd("ASKING");
                 }
@@ -64,18 +69,17 @@ impl RedisAdmin {
             }
             let answers = link.pipeline(&pipeline).await?;
             let answers = answers.into_iter().skip(usize::from(asking)).step_by(1 + usize::from(asking));
-            for (key, answer) in chunk.iter().zip(answers) {
+            for (key, answer) in chunk.into_iter().zip(answers) {
                 match answer {
                     Ok(value) => show(value, see)?,
                     Err(RedisFault::Ask(to)) if !asking => {
                         let address = to.address.ok_or(RedisFault::Malformed("ASK without an address"))?;
-                        moved.push((key.clone(), address));
+                        moved.push((key, address));
                     }
                     Err(fault) => return Err(fault),
                 }
             }
         }
-        Ok(moved)
     }
 }
 
@@ -88,7 +92,12 @@ fn show(value: Value, see: &mut impl FnMut(&str, &str)) -> Result<(), RedisFault
 }
 
 /// Names of a shard's hashes: its own, and those of nodes whose data it may have taken over.
-fn keys(topology: &Topology, shard: &Shard, reach: Reach, key: &impl Fn(&NodeId, Slot) -> String) -> Vec<String> {
+fn keys(
+    topology: &Topology,
+    shard: &Shard,
+    reach: Reach,
+    key: &(impl Fn(&NodeId, Slot) -> String + Sync),
+) -> impl Iterator<Item = String> + Send {
     // A standalone server has one place and one name.
     let slots = match reach {
         Reach::Everywhere if shard.node != NodeId::standalone() => usize::MAX,
@@ -97,7 +106,7 @@ fn keys(topology: &Topology, shard: &Shard, reach: Reach, key: &impl Fn(&NodeId,
     let masters = topology.shards().iter().map(|shard| &shard.node);
     let names: Vec<&NodeId> = masters.chain(topology.others().iter().map(|(node, _)| node)).collect();
     let slots = shard.slots.iter().take(slots);
-    slots.flat_map(|slot| names.iter().map(move |name| (slot, *name))).map(|(slot, name)| key(name, slot)).collect()
+    slots.flat_map(move |slot| names.clone().into_iter().map(move |name| key(name, slot)))
 }
 
 #[cfg(test)]
@@ -117,11 +126,11 @@ mod tests {
         let topology =
             Topology::new(vec![shard("a", 0, 9), shard("b", 10, 16_383)], vec![(node("c"), at("10.0.0.1:2"))]);
         let name = |node: &NodeId, slot: Slot| format!("{}/{}", node.as_str(), slot.number());
-        let at = |shard: usize, reach| keys(&topology, &topology.shards()[shard], reach, &name);
+        let at = |shard: usize, reach| keys(&topology, &topology.shards()[shard], reach, &name).collect::<Vec<_>>();
         assert_eq!(at(0, Reach::Places), ["a/0", "b/0", "c/0"]);
         assert_eq!(at(1, Reach::Places), ["a/10", "b/10", "c/10"]);
         assert_eq!(at(0, Reach::Everywhere).len(), 30);
         let alone = Topology::standalone(NodeAddress::parse("10.0.0.1:1").expect("an address"));
-        assert_eq!(keys(&alone, &alone.shards()[0], Reach::Everywhere, &name).len(), 1);
+        assert_eq!(keys(&alone, &alone.shards()[0], Reach::Everywhere, &name).count(), 1);
     }
 }
