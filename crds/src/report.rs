@@ -70,6 +70,9 @@ pub struct PartitionReport {
     pub slots_behind: Option<u64>,
     /// Applier: offset up to which a repair has come, while there is one.
     pub repair_offset: Option<u64>,
+    /// Applier: nobody read the partition for so long that compaction may have removed tombstones unread. Keys that should be
+    /// gone may be there until the views are rebuilt under a new epoch. Written only when it is so.
+    pub deletions_missed: bool,
 }
 
 /// Why a partition stands still. A code that this version does not know is a stall all the same.
@@ -135,6 +138,7 @@ impl PartitionReport {
             ("g", self.slots_behind),
             ("r", self.repair_offset),
             ("x", self.stall.map(Stall::code)),
+            ("m", self.deletions_missed.then_some(1)),
         ];
         for (key, value) in fields {
             if let Some(value) = value {
@@ -157,8 +161,8 @@ impl PartitionReport {
         if words.next() != Some(VERSION) {
             return Err(ReportError::Version);
         }
-        let mut known: [(&str, Option<u64>); 11] =
-            ["s", "a", "n", "b", "d", "t", "w", "e", "g", "r", "x"].map(|key| (key, None));
+        let mut known: [(&str, Option<u64>); 12] =
+            ["s", "a", "n", "b", "d", "t", "w", "e", "g", "r", "x", "m"].map(|key| (key, None));
         let mut topic_id = None;
         for word in words {
             let (key, digits) = word.split_once('=').ok_or(ReportError::Field)?;
@@ -179,8 +183,20 @@ impl PartitionReport {
                 return Err(ReportError::Twice);
             }
         }
-        let [since, at, records, busy, dead, last_timestamp, watermark, epoch, slots_behind, repair_offset, stall] =
-            known.map(|(_, value)| value);
+        let [
+            since,
+            at,
+            records,
+            busy,
+            dead,
+            last_timestamp,
+            watermark,
+            epoch,
+            slots_behind,
+            repair_offset,
+            stall,
+            missed,
+        ] = known.map(|(_, value)| value);
         Ok(Self {
             since: since.ok_or(ReportError::Missing)?,
             at: at.ok_or(ReportError::Missing)?,
@@ -194,6 +210,7 @@ impl PartitionReport {
             epoch,
             slots_behind,
             repair_offset,
+            deletions_missed: missed.is_some_and(|missed| missed > 0),
         })
     }
 }
@@ -225,6 +242,7 @@ mod tests {
             epoch: Some(8),
             slots_behind: Some(0),
             repair_offset: Some(u64::MAX),
+            deletions_missed: true,
         };
         let newer = PartitionReport { stall: Some(Stall::Other(7)), ..all };
         for report in [all, newer, PartitionReport::default()] {
@@ -238,6 +256,18 @@ mod tests {
     fn a_newer_worker_may_say_more() {
         let report = PartitionReport { since: 1, ..PartitionReport::default() };
         assert_eq!(PartitionReport::parse(&format!("{} zz=9 zz=9", report.encode())), Ok(report));
+    }
+
+    #[test]
+    fn an_older_worker_says_nothing_of_missed_deletions_and_a_newer_one_only_when_there_may_be_some() {
+        let report = PartitionReport { since: 1, ..PartitionReport::default() };
+        assert!(!report.encode().contains(" m="), "an older operator reads the text that it knows");
+        let missed = PartitionReport { deletions_missed: true, ..report };
+        assert_eq!(missed.encode(), format!("{} m=1", report.encode()));
+        for (said, meant) in [("m=0", false), ("m=1", true), ("m=7", true)] {
+            let parsed = PartitionReport::parse(&format!("{} {said}", report.encode()));
+            assert_eq!(parsed.map(|report| report.deletions_missed), Ok(meant), "{said}");
+        }
     }
 
     #[test]

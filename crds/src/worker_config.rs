@@ -350,6 +350,10 @@ pub struct ViewTopic {
     pub topic: TopicRef,
     /// How values are read.
     pub format: Format,
+    /// How long compaction leaves a tombstone in it at least (`delete.retention.ms`), in milliseconds. Absent: it is not
+    /// compacted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tombstones_kept_milliseconds: Option<u64>,
     /// What it looks like in Redis.
     pub views: Vec<View>,
 }

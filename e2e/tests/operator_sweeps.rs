@@ -16,7 +16,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use serde_json::Value;
 use sluice_clients::kafka::admin::{Admin, CommittedOffset, TopicPartition};
 use sluice_crds::report::{PartitionReport, Stall};
-use sluice_e2e::datapath::kafka::delete_topics;
+use sluice_e2e::datapath::kafka::{TopicSpec, create_topics, delete_topics};
 use sluice_e2e::datapath::now_ms;
 use sluice_e2e::stack::{Group, require, wait_for};
 
@@ -49,27 +49,34 @@ impl<'a> Hands<'a> {
         format!("{}.in", self.operator.name)
     }
 
-    fn group(&self) -> String {
+    /// The group that the workers' configuration names for this part.
+    fn group(&self, part: &str) -> String {
         let maps = self.operator.in_namespace(&["get", "configmap", "-o", "json"]);
         let maps: Value = serde_json::from_str(&maps).expect("a list");
         let texts = maps["items"].as_array().into_iter().flatten().filter_map(|map| map["data"].as_object());
         let configs = texts.flat_map(|data| data.values()).filter_map(|text| serde_json::from_str(text.as_str()?).ok());
-        let mut groups = configs.filter_map(|config: Value| Some(config["processor"]["group"].as_str()?.to_owned()));
+        let mut groups = configs.filter_map(|config: Value| Some(config[part]["group"].as_str()?.to_owned()));
         groups.next().expect("a worker's configuration")
     }
 
     fn committed(&self, partition: i32) -> Option<i64> {
-        let done = self.runtime.block_on(self.admin.list_group_offsets(&self.group(), None, false)).ok()?;
+        let done = self.runtime.block_on(self.admin.list_group_offsets(&self.group("processor"), None, false)).ok()?;
         Some(done.committed.get(&TopicPartition::new(self.topic(), partition))?.offset)
     }
 
     /// Commits as a worker that stands still before a record.
     fn stand_still(&self, partition: i32, offset: i64) {
-        let at = u64::try_from(now_ms()).expect("after 1970");
-        let report = PartitionReport { at, stall: Some(Stall::PoisonedRecord), ..PartitionReport::default() };
+        let report = PartitionReport { stall: Some(Stall::PoisonedRecord), ..PartitionReport::default() };
+        self.commit("processor", &TopicPartition::new(self.topic(), partition), (offset, report));
+    }
+
+    /// Commits an offset with what a worker says now.
+    fn commit(&self, part: &str, partition: &TopicPartition, (offset, report): (i64, PartitionReport)) {
+        let report = PartitionReport { at: u64::try_from(now_ms()).expect("after 1970"), ..report };
         let offset = CommittedOffset { offset, metadata: report.encode() };
-        let offsets = BTreeMap::from([(TopicPartition::new(self.topic(), partition), offset)]);
-        let done = self.runtime.block_on(self.admin.alter_group_offsets(&self.group(), &offsets)).expect("committed");
+        let offsets = BTreeMap::from([(partition.clone(), offset)]);
+        let done =
+            self.runtime.block_on(self.admin.alter_group_offsets(&self.group(part), &offsets)).expect("committed");
         assert!(done.values().all(Result::is_ok), "{done:?}");
     }
 
@@ -93,9 +100,10 @@ impl<'a> Hands<'a> {
         names.into_iter().map(str::to_owned).collect()
     }
 
-    fn clean_up(&self) {
-        let names = ["in", "out"].map(|topic| format!("{}.{topic}", self.operator.name));
-        delete_topics(self.operator.kafka, &names.each_ref().map(String::as_str)).expect("deleted");
+    fn clean_up(&self, topics: &[&str]) {
+        let names: Vec<String> = topics.iter().map(|topic| format!("{}.{topic}", self.operator.name)).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        delete_topics(self.operator.kafka, &names).expect("deleted");
     }
 
     /// Writes records to a partition and removes the first of them, as retention does.
@@ -164,7 +172,7 @@ fn a_record_that_stops_a_partition_and_offsets_that_are_lost_are_told_without_be
         .expect("the offset should be the first one there is");
     operator.wait_condition("evp", "orders", "TopicsReady", ("True", "Reconciled"));
 
-    hands.clean_up();
+    hands.clean_up(&["in", "out"]);
 }
 
 /// The same pipeline with a lookup, so that it has users on both servers, and no worker that would have to be replaced first.
@@ -201,5 +209,51 @@ fn users_that_nobody_logs_in_with_any_more_go_when_a_spec_names_its_own() {
     assert!(gone.is_some(), "credential, ACLs and Redis nodes: {:?}\n{}", hands.users(), operator.log());
     assert_eq!(hands.secrets(), ["mine"]);
     operator.wait_condition("evp", "orders", "Ready", ("True", "Stopped"));
-    hands.clean_up();
+    hands.clean_up(&["in", "out"]);
+}
+
+const CACHE: &str = r#"
+apiVersion: sluice.dev/v1alpha1
+kind: CacheSync
+metadata: {name: cache}
+spec:
+  state: Stopped
+  source: {topics: [{name: NAME.state}]}
+  views: [{name: v, key: "'NAME:v:' + key", type: Json}]
+"#;
+
+#[test]
+fn views_whose_deletions_may_have_been_missed_are_cleared_and_begun_anew_once() {
+    let Some(stack) = require(&[Group::Kafka, Group::Redis, Group::Kube]) else { return };
+    let operator = Operator::start(&stack, "missed");
+    let hands = Hands::new(&operator);
+    let topic = format!("{}.state", operator.name);
+    let spec = TopicSpec { name: &topic, partitions: 1, config: &[("cleanup.policy", "compact")] };
+    create_topics(operator.kafka, &[spec]).expect("a topic");
+    operator.apply(CACHE);
+    let cache = operator.wait_condition("csync", "cache", "Ready", ("True", "Stopped"));
+    let epoch = |object: &Value| object["status"]["epoch"].as_u64().unwrap_or(0);
+    let before = epoch(&cache);
+
+    // As a worker leaves it: a key, a record under the epoch, and its last word on the partition.
+    let key = format!("{}:v:1", operator.name);
+    let redis = |words: &[&str]| operator.redis.cli(1, words).expect("redis");
+    redis(&["-c", "SET", &key, "{}"]);
+    let record = operator.leave_record(&cache, 0, before);
+    let missed = PartitionReport { epoch: Some(before), deletions_missed: true, ..PartitionReport::default() };
+    hands.commit("applier", &TopicPartition::new(&topic, 0), (7, missed));
+
+    let rebuilt = wait_for(PATIENCE, || operator.get("csync", "cache").filter(|cache| epoch(cache) > before));
+    let rebuilt = rebuilt.unwrap_or_else(|| panic!("the epoch is still {before}\n{}", operator.log()));
+    for key in [&key, &record] {
+        assert_eq!(redis(&["-c", "EXISTS", key]).trim(), "0", "{key}");
+    }
+    let said = operator.in_namespace(&["get", "events.events.k8s.io", "-o", "jsonpath={.items[*].note}"]);
+    assert!(
+        said.contains(&format!("{topic} partition 0")) && said.contains("deletions may have been missed"),
+        "{said}"
+    );
+    let rested = operator.wait_condition("csync", "cache", "Ready", ("True", "Stopped"));
+    assert_eq!(epoch(&rested), epoch(&rebuilt), "what was said of the old epoch is over");
+    hands.clean_up(&["state"]);
 }

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use sluice_crds::report::PartitionReport;
 
 use redis_support::{Server, redis_missing};
 use support::{Got, Send, Stack, Worker, eventually, now_millis, stack};
@@ -225,4 +226,59 @@ fn a_topic_that_is_made_again_is_never_applied() {
     let late = stack.worker("again-1", &view.config, None);
     eventually("it to say so", || late.get("/readyz").filter(|(_, body)| body.contains("TopicReplaced")));
     assert_eq!(held(&view.redis), before);
+}
+
+/// Makes every watermark record as old as if nobody had written it for so many hours.
+fn age_records(redis: &Server, hours: u64) {
+    let keys: Vec<String> = redis::from_redis_value(redis.call(&["KEYS", "sluice/*"])).expect("keys");
+    for key in keys {
+        let fields: BTreeMap<String, String> = redis::from_redis_value(redis.call(&["HGETALL", &key])).expect("a hash");
+        for (field, text) in fields.into_iter().filter(|(field, _)| field != "@") {
+            let mut words: Vec<String> = text.split(' ').map(str::to_owned).collect();
+            let written: u64 = words[4].parse().expect("Unix milliseconds");
+            words[4] = (written - hours * 3_600_000).to_string();
+            redis.call(&["HSET", &key, &field, &words.join(" ")]);
+        }
+    }
+}
+
+/// What the partitions' reports say of missed deletions, once they are of this epoch.
+fn missed(stack: &Stack, view: &View, epoch: u64) -> Vec<bool> {
+    let group = view.config["applier"]["group"].as_str().expect("a group");
+    eventually("a report of each partition", || {
+        let committed = stack.committed(group);
+        let reports = committed.values().filter_map(|committed| PartitionReport::parse(&committed.metadata).ok());
+        let missed: Vec<bool> =
+            reports.filter(|report| report.epoch == Some(epoch)).map(|report| report.deletions_missed).collect();
+        (missed.len() == 2).then_some(missed)
+    })
+}
+
+#[test]
+fn who_was_away_for_too_long_says_that_deletions_may_have_been_missed_until_there_is_a_new_epoch() {
+    let Some(stack) = stack("away") else { return };
+    if redis_missing() {
+        return;
+    }
+    let mut view = view(&stack);
+    view.config["applier"]["topics"][0]["tombstonesKeptMilliseconds"] = json!(24 * 3_600_000);
+    send(&stack, &view.topic, 0..500);
+    let worker = stack.worker("away-0", &view.config, None);
+    follows(&stack, &view);
+    assert_eq!(missed(&stack, &view, 1), [false, false]);
+    assert_eq!(worker.stop().code(), Some(0));
+
+    age_records(&view.redis, 13);
+    send(&stack, &view.topic, 500..1_000);
+    let worker = stack.worker("away-1", &view.config, None);
+    eventually("both partitions to say so", || (missed(&stack, &view, 1) == [true, true]).then_some(()));
+    // What is there is shown all the same.
+    follows(&stack, &view);
+    assert!(worker.logs().contains("deletions may have been missed"));
+    assert_eq!(worker.stop().code(), Some(0));
+
+    view.config["applier"]["epoch"] = json!(2);
+    let worker = stack.worker("away-2", &view.config, None);
+    assert_eq!(missed(&stack, &view, 2), [false, false]);
+    assert_eq!(worker.stop().code(), Some(0));
 }

@@ -335,6 +335,7 @@ impl<'a> Scenario<'a> {
             topics: vec![ViewTopic {
                 topic: self.topic_ref(&self.view_topic()),
                 format: Format::Json,
+                tombstones_kept_milliseconds: None,
                 views: vec![view(&specs[0], "order", ViewType::Hash), view(&specs[1], "text", ViewType::Json)],
             }],
             max_batch_items: 256,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use sluice_clients::kafka::admin::TopicPartition;
 use sluice_crds::names::ContentHash;
 use sluice_crds::v1alpha1::{Status, ViewStatus};
 
@@ -56,6 +57,18 @@ pub fn decide(before: &Status, wanted: &[ViewStatus]) -> EpochPlan {
     }
 }
 
+/// Why views have to be rebuilt although they are what they were: nobody read this partition for so long that tombstones may
+/// have gone from it unread. None of a topic that loses none: then somebody else has written the report.
+pub fn after_absence(missed: &TopicPartition, topics: &BTreeMap<TopicName, TopicFacts>) -> Option<String> {
+    let facts = topics.iter().find(|(name, _)| name.as_str() == missed.topic).map(|(_, facts)| facts)?;
+    let kept = facts.tombstones_kept_ms?;
+    Some(format!(
+        "the views are rebuilt, because {} partition {} was not read for longer than half of its delete.retention.ms ({kept}), and \
+         deletions may have been missed",
+        missed.topic, missed.partition
+    ))
+}
+
 /// The epoch after all that were: above the one in status, which may be lost or restored from an old copy, above every
 /// one in Redis' records, and not below the seconds since 1970 (`now`), for a Redis whose records cannot be read.
 pub fn next(before: &Status, recorded: Option<u64>, now: i64) -> u64 {
@@ -87,6 +100,23 @@ mod tests {
         assert_eq!(decide(&before, &[view("b")]), EpochPlan::New);
         assert_eq!(decide(&before, &[]), EpochPlan::None);
         assert_eq!(decide(&status(None, vec![]), &[view("a")]), EpochPlan::New);
+    }
+
+    #[test]
+    fn only_a_topic_that_loses_tombstones_can_have_lost_some() {
+        let topic = |kept| TopicFacts {
+            id: String::new(),
+            partitions: 4,
+            compacted: true,
+            max_message_bytes: 1,
+            tombstones_kept_ms: kept,
+        };
+        let name = |name: &str| TopicName::parse(name).unwrap();
+        let topics = [(name("compacted"), topic(Some(86_400_000))), (name("kept"), topic(None))].into();
+        let why = |topic: &str| after_absence(&TopicPartition::new(topic, 3), &topics);
+        let said = why("compacted").unwrap();
+        assert!(said.contains("compacted partition 3") && said.contains("86400000"), "{said}");
+        assert_eq!((why("kept"), why("another")), (None, None));
     }
 
     #[test]

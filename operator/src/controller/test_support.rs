@@ -132,7 +132,9 @@ pub fn facts(resource: &ValidatedResource) -> BTreeMap<TopicName, TopicFacts> {
     names
         .map(|(at, name)| {
             let compacted = name.is_sluice_internal();
-            (name, TopicFacts { id: format!("{at:0>22}"), partitions: 4, compacted, max_message_bytes: 1_048_588 })
+            let tombstones_kept_ms = compacted.then_some(86_400_000);
+            let id = format!("{at:0>22}");
+            (name, TopicFacts { id, partitions: 4, compacted, max_message_bytes: 1_048_588, tombstones_kept_ms })
         })
         .collect()
 }

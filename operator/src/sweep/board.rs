@@ -164,6 +164,15 @@ impl StalledPartition {
     }
 }
 
+/// A partition of a view topic that nobody read for so long that tombstones may have gone unread, by what its worker says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MissedDeletions {
+    /// Where.
+    pub partition: TopicPartition,
+    /// Epoch of the views that may show too much.
+    pub epoch: u64,
+}
+
 /// What the last rounds found about a resource.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
@@ -173,6 +182,8 @@ pub(super) struct Seen {
     pub(super) stalled: Option<StalledPartition>,
     /// Status shows it.
     pub(super) stall_shown: bool,
+    /// The first of its partitions whose deletions may have been missed.
+    pub(super) missed: Option<MissedDeletions>,
 }
 
 /// State of the sweeps, shared with reconciles and metrics.
@@ -321,6 +332,13 @@ impl Board {
         if let Some(seen) = self.lock().seen.get_mut(uid) {
             seen.stall_shown = shown;
         }
+    }
+
+    /// The first partition of the views of this epoch whose deletions may have been missed.
+    pub fn missed_deletions(&self, uid: &str, epoch: u64) -> Option<TopicPartition> {
+        let state = self.lock();
+        let missed = state.seen.get(uid)?.missed.as_ref()?;
+        (missed.epoch == epoch).then(|| missed.partition.clone())
     }
 
     /// How far a resource's views are; none = no worker has said so under the current epoch.

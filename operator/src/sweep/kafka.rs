@@ -7,7 +7,7 @@ use futures::StreamExt;
 use sluice_clients::kafka::admin::{AdminError, CommittedOffset, Isolation, OffsetSpec, TopicPartition};
 use sluice_crds::report::PartitionReport;
 
-use super::board::{Board, GroupTarget, StalledPartition, Target, Trigger, ViewProgress, ViewTarget};
+use super::board::{Board, GroupTarget, MissedDeletions, StalledPartition, Target, Trigger, ViewProgress, ViewTarget};
 use super::lag::{EndHistory, PartitionLag, is_caught_up, step};
 use super::offsets::{self, Bounds, Committed};
 use crate::connections::KafkaClient;
@@ -207,7 +207,15 @@ fn publish(board: &Board, targets: &[Target], committed: &Committed, memory: &Me
             seen.stalled = stalled;
             !same
         });
-        if lag_changed || views_changed || stalled_changed {
+        let applier = target.applier.as_ref();
+        let read = applier.and_then(|applier| Some((applier, committed.get(&applier.group.group)?)));
+        let missed_changed = read.is_some_and(|(applier, offsets)| {
+            let missed = missed(applier, offsets);
+            let told = missed.is_none() || seen.missed == missed;
+            seen.missed = missed;
+            !told
+        });
+        if lag_changed || views_changed || stalled_changed || missed_changed {
             changed.insert(Trigger::from(&target.claimant));
         }
     }
@@ -223,6 +231,17 @@ fn stalled(group: &GroupTarget, offsets: &BTreeMap<TopicPartition, CommittedOffs
         report.stall?;
         Some(StalledPartition { partition: partition.clone(), offset: committed.offset, at: report.at })
     })
+}
+
+/// The first of the views' partitions whose deletions may have been missed, by what their workers say under this epoch. Who may
+/// commit to the group can say so, too: what comes of it is one rebuild, and then the epoch is another one.
+fn missed(target: &ViewTarget, offsets: &BTreeMap<TopicPartition, CommittedOffset>) -> Option<MissedDeletions> {
+    let mut consumed = offsets.iter().filter(|(partition, _)| target.group.topics.contains_key(&partition.topic));
+    let found = consumed.find(|(_, committed)| {
+        let report = PartitionReport::parse(&committed.metadata);
+        report.is_ok_and(|report| report.deletions_missed && report.epoch == Some(target.epoch))
+    });
+    found.map(|(partition, _)| MissedDeletions { partition: partition.clone(), epoch: target.epoch })
 }
 
 /// Lag of every partition of a group that has both a committed offset and a known end.
@@ -339,6 +358,30 @@ mod tests {
         assert_eq!(board.stalled("u").unwrap().at, 4);
         assert!(round(9, 5, stall) && round(10, 6, None));
         assert_eq!(board.stalled("u"), None);
+    }
+
+    #[test]
+    fn deletions_that_may_have_been_missed_are_told_once_and_only_of_the_epoch_at_work() {
+        let target = target();
+        let board = Board::new(Triggers::new().0);
+        board.born(Trigger::from(&target.claimant), "u".to_owned());
+        board.register(target.clone());
+        let ViewTarget { group, epoch } = target.applier.clone().unwrap();
+        let at = TopicPartition::new(group.topics.keys().next().unwrap().as_str(), 2);
+        let round = |epoch, deletions_missed| {
+            // Nothing else is to change between two rounds.
+            let report = PartitionReport { epoch: Some(epoch), deletions_missed, ..PartitionReport::default() };
+            let said = CommittedOffset { offset: 7, metadata: report.encode() };
+            let committed: Committed = [(group.group.clone(), [(at.clone(), said)].into())].into();
+            !publish(&board, std::slice::from_ref(&target), &committed, &Memory::default(), 0).is_empty()
+        };
+        assert!(!round(epoch, false) && !round(epoch - 1, true), "what was said of another epoch is over");
+        assert_eq!(board.missed_deletions("u", epoch), None);
+        assert!(round(epoch, true) && !round(epoch, true));
+        assert_eq!(board.missed_deletions("u", epoch), Some(at.clone()));
+        assert_eq!(board.missed_deletions("u", epoch + 1), None, "rebuilt, and the next round has not been");
+        assert!(!round(epoch, false));
+        assert_eq!(board.missed_deletions("u", epoch), None);
     }
 
     #[test]

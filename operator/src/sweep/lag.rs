@@ -69,6 +69,7 @@ pub fn step(seconds: i64) -> i64 {
 pub fn is_caught_up(report: &PartitionReport, epoch: u64, lag: PartitionLag) -> bool {
     report.epoch == Some(epoch)
         && report.slots_behind.unwrap_or(0) == 0
+        && !report.deletions_missed
         && report.repair_offset.is_none()
         && lag.at_most_seconds.is_some_and(|seconds| seconds <= CAUGHT_UP_SECONDS)
 }
@@ -191,6 +192,7 @@ mod tests {
         assert!(!is_caught_up(&report, 8, at_end));
         assert!(!is_caught_up(&PartitionReport { slots_behind: Some(1), ..report }, 7, at_end));
         assert!(!is_caught_up(&PartitionReport { repair_offset: Some(1), ..report }, 7, at_end));
+        assert!(!is_caught_up(&PartitionReport { deletions_missed: true, ..report }, 7, at_end));
         assert!(!is_caught_up(&report, 7, lag(9, 21, Some(31))));
         assert!(is_caught_up(&report, 7, lag(9, 2, Some(12))), "a stream is never quite at its end");
         assert!(!is_caught_up(&report, 7, lag(999_999, 0, None)), "unknown is not small");

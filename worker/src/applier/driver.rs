@@ -331,6 +331,9 @@ impl Driver {
         for (partition, error) in self.engine.refused() {
             tracing::error!(%partition, error, "redis refuses a mutation; what comes after it on its shard stands");
         }
+        for partition in self.engine.missed_deletions() {
+            tracing::error!(%partition, "nobody read this partition for so long that deletions may have been missed; keys that should be gone may stay until the operator rebuilds the views");
+        }
         if !unusable.is_empty() {
             tracing::warn!(causes = ?unusable, "shards cannot be written");
         }
@@ -341,6 +344,7 @@ impl Driver {
             || self.engine.stopped().is_some()
             || self.engine.stalled().next().is_some()
             || self.engine.refused().next().is_some()
+            || self.engine.missed_deletions().next().is_some()
     }
 }
 

@@ -106,6 +106,7 @@ impl ApplierMetrics {
             ("RepairLine", after.repairs - before.repairs),
             ("SlotsLeftBehind", after.slots_left_behind - before.slots_left_behind),
             ("ExpiredPosition", after.expired_positions - before.expired_positions),
+            ("MissedDeletions", after.missed_deletions - before.missed_deletions),
         ] {
             self.repairs.get_or_create(&CauseLabel { cause }).inc_by(count);
         }

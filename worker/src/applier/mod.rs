@@ -94,6 +94,7 @@ pub async fn run(config: ApplierConfig, context: EngineContext) -> Result<(), En
         engine: EngineSettings {
             epoch: config.epoch,
             topics: ids,
+            tombstones_kept_ms: config.topics.iter().map(|topic| topic.tombstones_kept_milliseconds).collect(),
             max_batch_items: usize::try_from(config.max_batch_items).unwrap_or(usize::MAX).max(1),
             max_batch_bytes: usize::try_from(config.max_batch_bytes).unwrap_or(usize::MAX).max(1),
             times: Times::default(),

@@ -119,7 +119,8 @@ pub struct Record {
     pub epoch: u64,
     /// Grows with each write, so that no two texts of a record are equal.
     pub version: u64,
-    /// When it was written, by the writer's clock. For people and for the age of a record, never for order.
+    /// When all that it names was last known to go forward, by the writer's clock; 0 = deletions may have been missed since its
+    /// epoch began. For people and for the age of a record, never for order.
     pub wall_ms: u64,
     /// What is held.
     pub coverage: Coverage,

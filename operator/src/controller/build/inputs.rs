@@ -18,6 +18,8 @@ pub struct TopicFacts {
     pub compacted: bool,
     /// `max.message.bytes`.
     pub max_message_bytes: u64,
+    /// `delete.retention.ms`, if compaction removes tombstones from it at all.
+    pub tombstones_kept_ms: Option<u64>,
 }
 
 /// Everything `build` needs besides the resource.

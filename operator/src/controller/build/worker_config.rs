@@ -129,6 +129,7 @@ fn applier(applier: &Applier, inputs: &Inputs<'_>) -> ApplierConfig {
     let topics = applier.topics.iter().map(|topic| ViewTopic {
         topic: topic_ref(&topic.topic, inputs),
         format: topic.format,
+        tombstones_kept_milliseconds: inputs.topics.get(&topic.topic).and_then(|facts| facts.tombstones_kept_ms),
         views: topic.views.clone(),
     });
     ApplierConfig {

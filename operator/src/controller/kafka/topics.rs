@@ -94,6 +94,7 @@ pub fn facts(observed: &ObservedTopics) -> BTreeMap<TopicName, TopicFacts> {
         partitions: there.partitions,
         compacted: is_compacted(there),
         max_message_bytes: setting(there, "max.message.bytes").unwrap_or(1_048_588),
+        tombstones_kept_ms: is_cleaned(there).then(|| setting(there, "delete.retention.ms").unwrap_or(86_400_000)),
     };
     observed.iter().map(|(name, there)| (name.clone(), fact(there))).collect()
 }
@@ -301,6 +302,11 @@ fn retention_problem(resource: &ValidatedResource, topic: &TopicName, there: &Ob
 /// With `compact,delete` the last record of a key goes by age too, so only `compact` alone holds every key.
 fn is_compacted(there: &Observed) -> bool {
     there.config.get("cleanup.policy").is_some_and(|policy| policy.split(',').all(|one| one.trim() == "compact"))
+}
+
+/// True when compaction goes through it, whatever else removes records: then tombstones go, too.
+fn is_cleaned(there: &Observed) -> bool {
+    there.config.get("cleanup.policy").is_some_and(|policy| policy.split(',').any(|one| one.trim() == "compact"))
 }
 
 fn setting<T: std::str::FromStr>(there: &Observed, key: &str) -> Option<T> {

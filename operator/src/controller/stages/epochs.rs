@@ -1,10 +1,12 @@
-//! The epoch of the views: a new one when their definition or topic changed, and when Redis knows of a later one than
-//! status, which then was lost or comes from an old copy. Workers stop applying under an epoch that Redis is ahead of.
+//! The epoch of the views: a new one when their definition or topic changed, when deletions may have been missed, and when
+//! Redis knows of a later one than status, which then was lost or comes from an old copy. Workers stop applying under an
+//! epoch that Redis is ahead of.
 
 use std::collections::BTreeMap;
 
+use kube::runtime::events::EventType;
 use sluice_clients::redis::admin::{Reach, RedisAdmin, RedisAdminError};
-use sluice_crds::conditions::ConditionType;
+use sluice_crds::conditions::{ConditionType, Reason};
 use sluice_crds::names::{NodeId, TopicName, WatermarkKeys};
 use sluice_crds::report::record_epoch;
 use sluice_crds::v1alpha1::ViewStatus;
@@ -16,6 +18,7 @@ use crate::controller::clearing::{self, Ground};
 use crate::controller::epoch::{self, EpochPlan};
 use crate::controller::halt::Halt;
 use crate::controller::kind::SluiceKind;
+use crate::controller::report;
 use crate::controller::round::Round;
 
 /// The epoch that workers shall have; 0 without views. A new one only with the workers stopped: at once when a topic was
@@ -28,16 +31,28 @@ pub async fn run<K: SluiceKind>(
 ) -> Result<u64, Halt> {
     let wanted = epoch::view_statuses(round.resource, facts);
     let before = &round.status.draft;
-    let rebuild = match epoch::decide(before, &wanted) {
+    let (rebuild, missed) = match epoch::decide(before, &wanted) {
         EpochPlan::None if before.views.is_empty() => return Ok(0),
-        EpochPlan::Keep(epoch) if !is_behind(round, epoch).await => return Ok(epoch),
-        EpochPlan::Keep(_) => true,
-        EpochPlan::None | EpochPlan::New => false,
+        EpochPlan::Keep(epoch) => {
+            let missed = round.ctx.board.missed_deletions(round.resource.uid.as_str(), epoch);
+            let missed = missed.and_then(|missed| epoch::after_absence(&missed, facts));
+            if missed.is_none() && !is_behind(round, epoch).await {
+                return Ok(epoch);
+            }
+            (true, missed)
+        }
+        EpochPlan::None | EpochPlan::New => (false, None),
     };
     let before = &round.status.draft.views;
     let mut ground = clearing::ground(before, &wanted, rebuild, round.resource.deletion.redis_keys);
     let begun = clearing::is_under_way(before);
-    let stopped = stop(round, kafka, &wanted, &ground, anew).await;
+    let why = match (anew, &missed) {
+        (true, _) => "a topic of the views was made anew",
+        (false, Some(missed)) => missed.as_str(),
+        (false, None) if wanted.is_empty() => "the views are removed",
+        (false, None) => "the views are rebuilt",
+    };
+    let stopped = stop(round, kafka, &wanted, &ground, (why, anew)).await;
     if stopped.is_err() {
         // Workers may have written since the last pass over the keys.
         round.ctx.key_sweeps.forget(round.resource.uid.as_str());
@@ -54,6 +69,9 @@ pub async fn run<K: SluiceKind>(
     if round.status.draft.views.is_empty() {
         return Ok(0);
     }
+    if let Some(missed) = missed {
+        report::say(round.ctx, round.object, EventType::Warning, Reason::Rebuilding, &missed).await;
+    }
     let epoch = epoch::next(&round.status.draft, recorded, round.now);
     round.status.draft.epoch = i64::try_from(epoch).ok();
     // What was said of the views was said of the old epoch.
@@ -68,19 +86,19 @@ async fn stop<K: SluiceKind>(
     kafka: &KafkaClient,
     wanted: &[ViewStatus],
     ground: &[Ground],
-    anew: bool,
+    (why, at_once): (&str, bool),
 ) -> Result<(), Halt> {
-    if anew {
-        return quiesce::at_once(round, kafka, "a topic of the views was made anew").await;
+    if at_once {
+        return quiesce::at_once(round, kafka, why).await;
     }
     if wanted.is_empty() {
         // Until its workers have stopped, nobody else may write there.
-        return quiesce::run(round, kafka, "the views are removed").await;
+        return quiesce::run(round, kafka, why).await;
     }
     // Asked once before: a Redis that is away must not stop workers that could do their other half.
     recorded(round, Reach::Places).await?;
     views::check(round, ground)?;
-    quiesce::run(round, kafka, "the views are rebuilt").await
+    quiesce::run(round, kafka, why).await
 }
 
 /// True when Redis knows of a later epoch. Looked at once a process and epoch: only somebody who puts an old status back

@@ -2,6 +2,7 @@
 
 use sluice_clients::redis::{Slot, SlotSet};
 
+use super::absence::Absence;
 use super::types::{LineId, Millis};
 use crate::applier::mutation::{Batch, Change, Mutation};
 use crate::applier::record::{Coverage, Record};
@@ -49,6 +50,8 @@ pub(super) struct Held {
     /// Its coverage, as far as it is of our epoch.
     pub(super) recorded: Coverage,
     pub(super) version: u64,
+    /// How long nobody has brought it forward.
+    pub(super) absence: Absence,
     /// Disjoint; together all slots that the shard owns, once it was opened.
     pub(super) groups: Vec<Group>,
     pub(super) flight: Option<Flight>,

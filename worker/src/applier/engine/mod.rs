@@ -5,6 +5,7 @@
 //! shard.rs      a shard: open (scripts can be sent) or closed
 //! partition.rs  a partition: which slots are where, which line brings them forward, what to send
 //! held.rs       what one shard holds of one partition: groups of slots at an offset
+//! absence.rs    how long nobody brought it forward, and whether deletions may have been missed
 //! line.rs       a pass over a partition: queue, window
 //! outcome.rs    what the end of a script says about record, window and shard
 //! report.rs     what others may know: group commits, lag, what stands and why
@@ -16,6 +17,7 @@
 //! the partition again from where they are, skips for every group what it holds, and ends when it meets the main line.
 //! Whatever goes wrong with a shard ends in reading its records again and planning from them.
 
+mod absence;
 mod held;
 mod line;
 mod outcome;

@@ -31,6 +31,7 @@ impl Engine {
                     held.text = text;
                     held.recorded = record.coverage;
                     held.version = record.version;
+                    held.absence.wrote(record.wall_ms);
                     held.written_at = now.millis;
                     held.advance(&flight, behind, now.millis + times.motion_retry);
                     if let Some(line) = flight.line.filter(|_| flight.cut_short) {

@@ -64,6 +64,8 @@ pub(super) struct Partition {
     pub(super) busy_ms: u64,
     pub(super) committed: Option<i64>,
     pub(super) committed_at: Millis,
+    /// What the last group commit said of missed deletions.
+    pub(super) committed_missed: bool,
 }
 
 impl Partition {
@@ -81,6 +83,7 @@ impl Partition {
             assigned_wall_ms: wall_ms,
             committed: None,
             committed_at: 0,
+            committed_missed: false,
         }
     }
 
@@ -135,6 +138,7 @@ impl Partition {
                 held.move_slots(slots, *offset, Place::Parked { until: 0 });
             }
             text.clone_into(&mut held.text);
+            held.absence.read(ours.map(|record| record.wall_ms), context.wall_ms);
             held.recorded = coverage;
             held.known = true;
             held.refusal = None;
@@ -145,6 +149,7 @@ impl Partition {
 
     /// All that can be done now.
     pub(super) fn pump(&mut self, context: &mut Context<'_>) {
+        self.watch_absence(context);
         self.attach(context);
         for line in [LineId::Main, LineId::Repair] {
             loop {
@@ -292,13 +297,14 @@ impl Partition {
         let Some(handle) = context.open(node).and_then(Shard::handle).cloned() else { return };
         let Some(topic_id) = context.settings.topics.get(usize::from(self.id.topic)).copied() else { return };
         let ticket = context.next();
+        let kept = self.tombstones_kept(context);
         let Some(held) = self.held.get_mut(node) else { return };
         let (from, upto, cut_short) = span;
         let next = Record {
             topic_id,
             epoch: context.settings.epoch,
             version: held.version + 1,
-            wall_ms: context.wall_ms,
+            wall_ms: held.wall_ms(context.wall_ms, kept),
             coverage: held.coverage_after(&advances, upto),
         };
         context.out.push(Effect::Apply(Apply {
@@ -399,6 +405,7 @@ impl Partition {
         if !self.verified {
             return;
         }
+        let kept = self.tombstones_kept(context);
         let nodes: Vec<NodeId> = self
             .held
             .iter()
@@ -407,7 +414,7 @@ impl Partition {
                 due && held.known
                     && held.flight.is_none()
                     && context.open(node).is_some()
-                    && held.coverage() != held.recorded
+                    && (held.coverage() != held.recorded || held.absence.is_to_be_renewed(kept))
             })
             .map(|(node, _)| node.clone())
             .collect();

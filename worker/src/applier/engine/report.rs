@@ -53,6 +53,11 @@ impl Engine {
         })
     }
 
+    /// Partitions of which deletions may have been missed: a new epoch is needed.
+    pub fn missed_deletions(&self) -> impl Iterator<Item = PartitionId> {
+        self.partitions.values().filter(|partition| partition.has_missed_deletions()).map(|partition| partition.id)
+    }
+
     /// Main-line positions, for lag.
     pub fn positions(&self) -> impl Iterator<Item = (PartitionId, i64)> {
         self.partitions.values().map(|partition| (partition.id, partition.main.position))
@@ -71,12 +76,15 @@ pub(super) fn commit(
         .watermark(|place| place == Place::Line(LineId::Main))
         .filter(|offset| *offset > 0 || end == Some(*offset))?;
     let times = context.settings.times;
-    let pause = if partition.committed == Some(offset) { times.commit_idle } else { times.commit };
+    let deletions_missed = partition.has_missed_deletions();
+    let said = partition.committed == Some(offset) && partition.committed_missed == deletions_missed;
+    let pause = if said { times.commit_idle } else { times.commit };
     if partition.committed.is_some() && context.now.saturating_sub(partition.committed_at) < pause {
         return None;
     }
     partition.committed = Some(offset);
     partition.committed_at = context.now;
+    partition.committed_missed = deletions_missed;
     let unsigned = |number: i64| u64::try_from(number).unwrap_or(0);
     let report = PartitionReport {
         since: partition.assigned_wall_ms,
@@ -91,6 +99,7 @@ pub(super) fn commit(
         epoch: Some(epoch),
         slots_behind: Some(partition.slots_behind(context.shards)),
         repair_offset: partition.repair.active.then(|| unsigned(partition.repair.position)),
+        deletions_missed,
     };
     Some((partition.id, offset, report))
 }

@@ -37,9 +37,15 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
+        Self::keeping(None)
+    }
+
+    /// With a topic that keeps tombstones for so long.
+    fn keeping(tombstones_kept_ms: Option<u64>) -> Self {
         let settings = EngineSettings {
             epoch: 7,
             topics: vec![ours()],
+            tombstones_kept_ms: vec![tombstones_kept_ms],
             max_batch_items: 4,
             max_batch_bytes: 1_000,
             times: Times::default(),
@@ -412,4 +418,75 @@ fn a_node_that_disappears_with_a_script_on_its_way_holds_up_nothing() {
     assert_eq!(offset, 30);
     bench.fetch(reading, vec![set(30, "a"), set(40, "a")]);
     assert!(bench.apply().is_some());
+}
+
+const HOUR: u64 = 3_600_000;
+
+impl Bench {
+    /// With a record at offset 40 that was written so many hours ago, or that says what was missed, reading.
+    fn away_for(hours: Option<u64>) -> (Self, Reading) {
+        let mut bench = Self::keeping(Some(24 * HOUR));
+        let written = Record::parse(&record(7, ours(), 40)).expect("readable");
+        let now = 1_700_000_000_000 + bench.now;
+        let wall_ms = hours.map_or(0, |hours| now - hours * HOUR);
+        bench.open(&Record { wall_ms, ..written }.text());
+        let (reading, _) = bench.reading().expect("reads");
+        (bench, reading)
+    }
+
+    /// What the next group commit says of missed deletions.
+    fn missed(&mut self) -> bool {
+        let commits = self.take(|effect| match effect {
+            Effect::Commit(commits) => Some(commits.clone()),
+            _ => None,
+        });
+        commits.expect("a commit")[0].2.deletions_missed
+    }
+}
+
+#[test]
+fn after_a_long_absence_the_report_and_the_record_say_that_deletions_may_have_been_missed() {
+    for (hours, next, missed) in [(Some(13), 45, true), (Some(13), 40, true), (Some(11), 45, false), (None, 45, true)] {
+        let (mut bench, reading) = Bench::away_for(hours);
+        bench.fetch(reading, vec![set(next, "a")]);
+        let apply = bench.apply().expect("a script: what is new is shown all the same");
+        let wall_ms = Record::parse(&apply.next).expect("readable").wall_ms;
+        assert_eq!(wall_ms, if missed { 0 } else { 1_700_000_000_000 + bench.now }, "{hours:?}");
+        bench.ended(&apply, applied());
+        bench.feed(Event::End { reading, offset: next + 1 });
+        bench.effects.clear();
+        bench.wait(15_000);
+        assert_eq!(bench.missed(), missed, "{hours:?} {next}");
+        assert_eq!(bench.engine.stats().missed_deletions, u64::from(missed && hours.is_some()));
+        assert_eq!(bench.engine.missed_deletions().count(), usize::from(missed));
+    }
+}
+
+#[test]
+fn at_the_end_of_the_log_nothing_was_missed_and_behind_an_end_that_compaction_left_something_may_be() {
+    for (end, missed) in [(40, false), (43, true)] {
+        let (mut bench, reading) = Bench::away_for(Some(100));
+        bench.feed(Event::End { reading, offset: end });
+        bench.wait(1_000);
+        assert_eq!(bench.missed(), missed, "{end}");
+    }
+    // Said by the record: whether it is at the end now does not matter.
+    let (mut bench, reading) = Bench::away_for(None);
+    bench.feed(Event::End { reading, offset: 40 });
+    bench.wait(1_000);
+    assert!(bench.missed());
+}
+
+#[test]
+fn a_record_of_another_epoch_and_a_topic_that_loses_no_tombstones_are_of_no_age() {
+    for (kept, epoch) in [(None, 7), (Some(24 * HOUR), 6)] {
+        let mut bench = Bench::keeping(kept);
+        bench.open(&record(epoch, ours(), 40));
+        let (reading, _) = bench.reading().expect("reads");
+        bench.fetch(reading, vec![set(45, "a")]);
+        let apply = bench.apply().expect("a script");
+        bench.ended(&apply, applied());
+        bench.wait(2_000);
+        assert!(!bench.missed(), "{kept:?} {epoch}");
+    }
 }

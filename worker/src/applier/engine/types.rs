@@ -315,6 +315,8 @@ pub struct EngineSettings {
     pub epoch: u64,
     /// Ids of the topics, in the configuration's order.
     pub topics: Vec<TopicId>,
+    /// How long compaction leaves tombstones in them at least, in the same order; none = it does not remove any.
+    pub tombstones_kept_ms: Vec<Option<u64>>,
     /// Most mutations in one script.
     pub max_batch_items: usize,
     /// Most bytes of keys and values in one script; a single record may exceed it.
@@ -394,4 +396,6 @@ pub struct Stats {
     pub failed_mutations: u64,
     /// Positions that the log did not hold any more.
     pub expired_positions: u64,
+    /// Shards of a partition that nobody brought forward for so long that deletions may have been missed.
+    pub missed_deletions: u64,
 }

@@ -124,6 +124,7 @@ impl World {
         let settings = EngineSettings {
             epoch: 7,
             topics: vec![topic_id()],
+            tombstones_kept_ms: vec![None],
             max_batch_items: 3,
             max_batch_bytes: 10_000,
             times: Times { lazy_advance: 200, grace: 300, ..Times::default() },
