@@ -54,7 +54,10 @@ campaign: ## the data path under faults, again and again with other seeds (SEEDS
 	@cargo build -q --locked -p sluice-worker
 	@cargo build -q --locked -p sluice-e2e --bins
 	@SLUICE_CAMPAIGN=$(or $(SEEDS),10) $(in_stack)cargo test -q --locked -p sluice-e2e --test 'datapath_*' -- --test-threads=1
+scaling: ## workers that follow a step of load on the local stack (RATE=600 orders a second), and the judge of what came out
+	@$(MAKE) --no-print-directory stack; $(MAKE) --no-print-directory images PROFILE=dev
+	@$(in_stack)cargo test -q --locked -p sluice-e2e --test operator_scaling -- --ignored --nocapture
 shell: ## a shell in the stack's network, with kubectl, helm and Kafka's tools
 	@cargo build -q -p sluice-e2e --bins
 	@$(in_stack)bash
-.PHONY: help test unit lint generate images stack stack-down stack-status stack-install demo demo-down bench sim campaign shell
+.PHONY: help test unit lint generate images stack stack-down stack-status stack-install demo demo-down bench sim campaign scaling shell

@@ -1,5 +1,7 @@
 //! The order of it all: measure, bound, ask the formula, then every reason not to move.
 
+use std::num::NonZeroU32;
+
 use jiff::Timestamp;
 
 use crate::decision::{Action, Decision, Limit, Reason, Stuck};
@@ -9,7 +11,7 @@ use crate::estimate::{Estimates, Load};
 use crate::history::{History, Settled};
 use crate::inputs::{Inputs, Measured, Partition};
 use crate::settings::{Fallback, Settings};
-use crate::units::Replicas;
+use crate::units::{Rate, Replicas};
 
 /// What one group's decisions remember. Begins empty; a restart of the caller costs one scale-down window.
 #[derive(Clone, Debug, Default)]
@@ -20,11 +22,45 @@ pub struct State {
     partitions: u32,
 }
 
+/// What a caller that starts again knows from before.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Seed {
+    /// Records that one replica processes in a second of work.
+    pub capacity: Option<Rate>,
+    /// When the replicas were last changed.
+    pub changed: Option<Timestamp>,
+}
+
+impl State {
+    /// A state that begins with what is known from before, so that a restart is no reason to change anything. `lanes`:
+    /// threads of a replica.
+    pub fn seeded(seed: Seed, lanes: NonZeroU32) -> Self {
+        let mut state = Self::default();
+        state.history.remember_change(seed.changed);
+        state.estimates.remember_capacity(seed.capacity.map(|rate| rate.per_second() / f64::from(lanes.get())));
+        state
+    }
+
+    /// A decision was carried out: the cool-down begins.
+    pub fn carried_out(&mut self, now: Timestamp, target: Replicas) {
+        self.history.record_change(now, target);
+    }
+}
+
 /// Decides once. Call it every few seconds, always, also when nothing could be measured.
 ///
-/// A decision with a target other than `inputs.replicas` counts as carried out: the cool-down begins. If it could not
-/// be (or is only shown, as in `mode: Recommend`, which shows [`Decision::recommended`]), nothing breaks.
-pub fn decide(settings: &Settings, mut state: State, inputs: &Inputs) -> (State, Decision) {
+/// A decision with a target other than `inputs.replicas` counts as carried out: the cool-down begins. Who may fail to carry
+/// it out, or only shows it, calls [`consider`].
+pub fn decide(settings: &Settings, state: State, inputs: &Inputs) -> (State, Decision) {
+    let (mut state, decision) = consider(settings, state, inputs);
+    if decision.target != inputs.replicas {
+        state.carried_out(inputs.now, decision.target);
+    }
+    (state, decision)
+}
+
+/// [`decide`] for a caller that tells by [`State::carried_out`] what it has done.
+pub fn consider(settings: &Settings, mut state: State, inputs: &Inputs) -> (State, Decision) {
     let settled = state.history.observe(inputs);
     let decision = match &inputs.measured {
         Measured::Partitions(samples) if !samples.is_empty() => {
@@ -34,9 +70,6 @@ pub fn decide(settings: &Settings, mut state: State, inputs: &Inputs) -> (State,
             Round::new(settings, inputs, settled).without_measurement(&mut state)
         }
     };
-    if decision.target != inputs.replicas {
-        state.history.record_change(inputs.now, decision.target);
-    }
     (state, decision)
 }
 

@@ -118,6 +118,11 @@ impl Estimates {
         load
     }
 
+    /// Records a second of work, of one lane, by what is known from before.
+    pub(crate) fn remember_capacity(&mut self, lane: Option<f64>) {
+        self.capacity.known = lane.filter(|&lane| lane > 0.0);
+    }
+
     /// Nothing was measured: what is seen next has no neighbour.
     pub(crate) fn interrupt(&mut self) {
         self.growth = (0, 0.0);

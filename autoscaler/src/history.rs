@@ -104,6 +104,11 @@ impl History {
         self.unsettled = None;
     }
 
+    /// When the replicas were last changed, by what is known from before.
+    pub(crate) fn remember_change(&mut self, changed: Option<Timestamp>) {
+        self.changed = changed;
+    }
+
     /// A clock that went back must not freeze anything until it has caught up.
     fn mend_clock(&mut self, now: Timestamp) {
         if self.last.is_some_and(|last| now < last) {

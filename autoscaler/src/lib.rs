@@ -58,7 +58,7 @@ mod schedule;
 mod settings;
 mod units;
 
-pub use decide::{State, decide};
+pub use decide::{Seed, State, consider, decide};
 pub use decision::{Action, Decision, Limit, MAX_EXPLANATION_BYTES, PartitionBound, Reason, Stuck, Terms};
 pub use inputs::{Group, Inputs, MAX_PARTITIONS, Measured, Missing, Partition, Phase};
 pub use schedule::{Schedule, ScheduleError};

@@ -40,6 +40,15 @@ spec:
   routing: {routes: [{name: all, topic: NAME.out, when: "CONDITION"}]}
 ---
 apiVersion: sluice.dev/v1alpha1
+kind: EventPipeline
+metadata: {name: scaled}
+spec:
+  source: {topics: [{name: NAME.in}]}
+  routing: {routes: [{name: all, topic: NAME.out}]}
+  worker: {replicas: 0}
+  autoscaling: {minReplicas: 1, maxReplicas: 1}
+---
+apiVersion: sluice.dev/v1alpha1
 kind: CacheSync
 metadata: {name: cache}
 spec:
@@ -81,7 +90,10 @@ fn the_operator_uses_every_right_of_the_chart_and_needs_no_other() {
     }
     wait_for(PATIENCE, || (config_maps(&operator, "evp-orders") == 2).then_some(()))
         .expect("two configurations are kept");
-    operator.in_namespace(&["delete", "evp/orders", "csync/cache", "--timeout=120s"]);
+    // Out of its bounds with nobody in its group: brought into them.
+    let scaled = || (operator.get("deployment", "evp-scaled")?["spec"]["replicas"] == 1).then_some(());
+    assert!(wait_for(PATIENCE, scaled).is_some(), "{:#?}\n{}", operator.get("evp", "scaled"), operator.log());
+    operator.in_namespace(&["delete", "evp/orders", "evp/scaled", "csync/cache", "--timeout=120s"]);
     operator.kubectl(&["delete", "crd", "podmonitors.monitoring.coreos.com", "--timeout=120s"]);
 
     // Watches are in the log when they have ended.

@@ -66,7 +66,8 @@ impl KubeError {
 
     /// True when the API server says that an object is not there.
     pub fn is_not_found(&self) -> bool {
-        matches!(self, Self::Call { source, .. } if matches!(source.as_ref(), kube::Error::Api(s) if s.is_not_found()))
+        // For a kind that is not installed the server has only a code and a line of text.
+        matches!(self, Self::Call { source, .. } if matches!(source.as_ref(), kube::Error::Api(s) if s.is_not_found() || s.code == 404))
     }
 
     /// True when the API server decided against the call: quota, admission, rights or the object itself. The same call

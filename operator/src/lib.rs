@@ -10,6 +10,7 @@
 //! kube_ext.rs     apply only when needed, never over somebody else's object, every call bounded
 //! controller/     the reconcile loop: dereference (IO) → validate (pure) → build (pure) → apply (IO) → status
 //! sweep/          what is looked at all the time: lag, reports of workers, servers that are away, orphans
+//! autoscale/      how many workers there are, by the load: measured after each sweep, written to `/scale`
 //! ```
 //! Watches and sweeps trigger reconciles; a reconcile reads what there is, plans without IO, carries the plan out and
 //! writes one status. Nothing is written when nothing is to be changed.
@@ -21,6 +22,7 @@ use clap::Parser;
 
 pub mod admin;
 pub mod args;
+pub mod autoscale;
 pub mod claims;
 pub mod connections;
 pub mod controller;

@@ -13,6 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::args::{Arguments, Command, RunArguments};
+use crate::autoscale::ScalingBook;
 use crate::connections::Connections;
 use crate::controller::backoff::Backoff;
 use crate::controller::context::{ClaimBook, Context, EpochMemo, RedisUserMemo};
@@ -115,6 +116,7 @@ async fn operate(arguments: RunArguments) -> Result<(), RunError> {
         redis_users: RedisUserMemo::default(),
         epochs: EpochMemo::default(),
         key_sweeps: KeySweeps::default(),
+        scaling: ScalingBook::default(),
         turns: Turns::default(),
         pod_monitors,
         started: jiff::Timestamp::now(),

@@ -19,13 +19,15 @@ pub enum ConditionType {
     CacheReady,
     /// Worker pods run the current configuration.
     WorkersReady,
+    /// The number of workers follows the load. No part of `Ready`: what runs is as asked also when nobody scales it.
+    AutoscalingActive,
     /// The operator was told to change nothing.
     Paused,
 }
 
 impl ConditionType {
     /// All of them, in the order of status.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Ready,
         Self::Reconciling,
         Self::Stalled,
@@ -33,6 +35,7 @@ impl ConditionType {
         Self::AccessReady,
         Self::CacheReady,
         Self::WorkersReady,
+        Self::AutoscalingActive,
         Self::Paused,
     ];
     /// Those that a reconcile finds out one by one; the others follow from them. The order is that in which one
@@ -49,6 +52,7 @@ impl ConditionType {
             Self::AccessReady => "AccessReady",
             Self::CacheReady => "CacheReady",
             Self::WorkersReady => "WorkersReady",
+            Self::AutoscalingActive => "AutoscalingActive",
             Self::Paused => "Paused",
         }
     }
@@ -175,6 +179,25 @@ reasons! {
     WorkersStopping,
     /// Worker pods do not become ready.
     WorkersUnavailable,
+    /// `worker.replicas` says how many workers there are.
+    Manual,
+    /// What the load asks for is only shown.
+    RecommendOnly,
+    /// The operator scales the workers by the load.
+    ScaledByLoad,
+    /// Something else scales the workers too: the operator leaves them alone.
+    ConflictingScaler,
+    /// `worker.replicas` was written through `/scale` while the operator scales by the load: it counts at first only.
+    ScaleIgnored,
+    /// A partition receives more than one worker can process: more workers do not help.
+    PartitionBound,
+    /// More workers did not help, or none processes anything: the number stays as it is.
+    Ineffective,
+    /// The load cannot be measured.
+    MetricsMissing,
+    /// The number of workers was changed.
+    WorkersScaled,
+
     /// A record cannot be processed and there is no dead-letter topic.
     RecordStalled,
     /// The operator could not finish its work, because Kubernetes failed or refused it, or it took too long; being retried.

@@ -80,7 +80,8 @@ pub fn first_visit(mode: Mode) -> Vec<Finding> {
     summarise(&domains, mode)
 }
 
-/// Adds the summaries to what the domains found: `Ready`, `Reconciling`, `Stalled` and `Paused`, then the domains.
+/// Adds the summaries to what the domains found: `Ready`, `Reconciling` and `Stalled`, then the domains, whether workers are
+/// scaled by the load, and `Paused`.
 ///
 /// `findings` in any order, at most one of a type; the cause shown is the first in the order of
 /// [`ConditionType::DOMAINS`], one that waits for a person before all others. A domain without finding counts as unknown.
@@ -99,7 +100,8 @@ pub fn summarise(findings: &[Finding], mode: Mode) -> Vec<Finding> {
     } else {
         condition(ConditionType::Paused, false, Reason::NotPaused, "")
     };
-    [ready, reconciling, stalled].into_iter().chain(domains).chain([paused]).collect()
+    let scaling = finding_of(findings, ConditionType::AutoscalingActive);
+    [ready, reconciling, stalled].into_iter().chain(domains).chain([scaling, paused]).collect()
 }
 
 fn finding_of(findings: &[Finding], type_: ConditionType) -> Finding {

@@ -4,7 +4,7 @@ use kube::CustomResource;
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{CacheDeletionPolicy, CacheSource, CacheWorker, DesiredState, Kafka, Redis, Status, View};
+use super::{Autoscaling, CacheDeletionPolicy, CacheSource, CacheWorker, DesiredState, Kafka, Redis, Status, View};
 
 /// What a CacheSync does.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -55,4 +55,7 @@ pub struct CacheSyncSpec {
     /// The workers.
     #[serde(default)]
     pub worker: CacheWorker,
+    /// How many workers run, by the load. Absent: `worker.replicas` says it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub autoscaling: Option<Autoscaling>,
 }

@@ -5,7 +5,8 @@ use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    DeadLetter, DeletionPolicy, Delivery, DesiredState, Kafka, OwnedTopic, Redis, Routing, Source, Status, Step, Worker,
+    Autoscaling, DeadLetter, DeletionPolicy, Delivery, DesiredState, Kafka, OwnedTopic, Redis, Routing, Source, Status,
+    Step, Worker,
 };
 
 /// What an EventPipeline does.
@@ -101,4 +102,7 @@ pub struct EventPipelineSpec {
     /// The workers.
     #[serde(default)]
     pub worker: Worker,
+    /// How many workers run, by the load. Absent: `worker.replicas` says it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub autoscaling: Option<Autoscaling>,
 }

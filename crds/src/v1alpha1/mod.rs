@@ -5,6 +5,7 @@
 //! resource, not as an object it cannot read. Inside list items nothing has a schema default (Argo CD would
 //! report drift for ever); absent means the documented default.
 
+mod autoscaling;
 mod cache_sync;
 mod connection;
 mod definitions;
@@ -17,6 +18,7 @@ mod topics;
 mod views;
 mod worker;
 
+pub use autoscaling::*;
 pub use cache_sync::*;
 pub use connection::*;
 pub use definitions::definitions;

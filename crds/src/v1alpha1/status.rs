@@ -4,6 +4,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::AutoscalingStatus;
+
 /// Observed state.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -38,6 +40,9 @@ pub struct Status {
     /// How far behind, in coarse steps.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lag: Option<LagStatus>,
+    /// What the autoscaler last made of the load.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub autoscaling: Option<AutoscalingStatus>,
     /// Epoch of the views (seconds, only grows): a new one rebuilds them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epoch: Option<i64>,

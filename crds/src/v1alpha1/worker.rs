@@ -11,7 +11,7 @@ use super::patterns::QUANTITY;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Worker {
-    /// Number of worker pods; `kubectl scale` writes it.
+    /// Number of worker pods; `kubectl scale` writes it. While `autoscaling` scales them: how many there are at first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1000), extend("default" = 1))]
     pub replicas: Option<i32>,
@@ -28,7 +28,7 @@ pub struct Worker {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CacheWorker {
-    /// Number of worker pods; `kubectl scale` writes it.
+    /// Number of worker pods; `kubectl scale` writes it. While `autoscaling` scales them: how many there are at first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1000), extend("default" = 1))]
     pub replicas: Option<i32>,

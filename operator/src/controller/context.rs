@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use super::backoff::Backoff;
 use super::redis_keys::KeySweeps;
 use super::turns::Turns;
+use crate::autoscale::ScalingBook;
 use crate::claims::ClaimIndex;
 use crate::connections::Connections;
 use crate::metrics::Metrics;
@@ -47,6 +48,8 @@ pub struct Context {
     pub turns: Turns,
     /// Epochs that Redis is known not to be ahead of.
     pub epochs: EpochMemo,
+    /// What the autoscaler may do and shows.
+    pub scaling: ScalingBook,
     /// Deletions of keys under way.
     pub key_sweeps: KeySweeps,
     /// Whether `PodMonitors` can be applied.

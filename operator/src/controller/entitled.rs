@@ -72,6 +72,7 @@ mod tests {
 
     use super::*;
     use crate::controller::build::{self, Inputs};
+    use crate::controller::replicas::wanted;
     use crate::controller::test_support::{CACHE, PIPELINE, SETTINGS, facts, settings, settings_of};
     use crate::controller::validate::Rules;
     use crate::secrets::InstallKey;
@@ -82,7 +83,13 @@ mod tests {
         let resource = object.validate(Rules { settings: &settings() }).unwrap();
         let (topics, install_key) = (facts(&resource), InstallKey::new(&[b'k'; 32]).unwrap());
         let worker = settings().worker;
-        let inputs = Inputs { topics: &topics, epoch: 7, install_key: &install_key, worker: &worker };
+        let inputs = Inputs {
+            topics: &topics,
+            epoch: 7,
+            replicas: wanted(&resource, None, None),
+            install_key: &install_key,
+            worker: &worker,
+        };
         assert!(SETTINGS.contains(policy), "{policy:?} should be in the settings");
         let after = settings_of(&SETTINGS.replacen(policy, changed, 1));
         may_go_on(&after, &resource.id, &object, &build::build(&resource, &inputs).config)

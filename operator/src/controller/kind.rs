@@ -29,6 +29,8 @@ pub trait SluiceKind:
     fn state(&self) -> api::DesiredState;
     /// Workers asked for.
     fn replicas(&self) -> Option<i32>;
+    /// How its workers are scaled.
+    fn autoscaling(&self) -> Option<&api::Autoscaling>;
     /// What goes when it goes.
     fn deletion_policy(&self) -> api::DeletionPolicy;
     /// Its Kafka.
@@ -57,6 +59,10 @@ macro_rules! sluice_kind {
 
             fn replicas(&self) -> Option<i32> {
                 self.spec.worker.replicas
+            }
+
+            fn autoscaling(&self) -> Option<&sluice_crds::v1alpha1::Autoscaling> {
+                self.spec.autoscaling.as_ref()
             }
 
             fn deletion_policy(&self) -> sluice_crds::v1alpha1::DeletionPolicy {

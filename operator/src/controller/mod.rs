@@ -7,6 +7,7 @@
 //! validate/      spec + settings → validated.rs              PURE, every failure of a spec is here
 //! stages/        IO around pure plans, in order              round.rs  what they share    halt.rs  why one stops
 //! kafka/         plans for topics, rights, offsets (PURE) and the calls that carry them out
+//! replicas.rs    PURE: how many workers, and who says so         scaling.rs  what the autoscaler may do and shows
 //! turns.rs       PURE: how many roll out at the same time
 //! epoch.rs       PURE: when views are rebuilt                rollout.rs  PURE: what a Deployment's status says
 //! refused.rs     what becomes of workers whose spec is refused  entitled.rs  PURE: whether they may go on
@@ -35,9 +36,11 @@ pub mod linger;
 pub mod reconcile;
 pub mod redis_keys;
 pub mod refused;
+pub mod replicas;
 pub mod report;
 pub mod rollout;
 pub mod round;
+pub mod scaling;
 pub mod stages;
 pub mod status;
 pub mod streams;

@@ -23,7 +23,7 @@ use super::status::StatusWriter;
 use super::streams::notify;
 use super::validate::Rules;
 use super::validated::ValidatedResource;
-use super::{build, deletion, finalizer, held, refused, report, rollout};
+use super::{build, deletion, finalizer, held, refused, report, rollout, scaling};
 use crate::claims::{Claimant, Claims, Verdict};
 use crate::kube_ext::timed;
 use crate::settings::Settings;
@@ -57,7 +57,10 @@ pub async fn reconcile<K: SluiceKind>(cached: &K, ctx: &Context) -> Result<Actio
     let settings = ctx.settings.current();
     let mut status = StatusWriter::new(api.clone(), &object);
     if object.meta().deletion_timestamp.is_some() {
-        give_turn_back(ctx, &claimant(K::KIND, &object));
+        let who = claimant(K::KIND, &object);
+        give_turn_back(ctx, &who);
+        // A write that is under way is met by the next look at the workers: they are stopped until none is left.
+        ctx.scaling.forbid(&who.uid);
         let outcome = deletion::run(ctx, &settings, &api, &object, &mut status).await;
         return match outcome {
             Err(halt) => Err(say_failed(&object, &mut status, halt).await),
@@ -84,6 +87,7 @@ pub async fn reconcile<K: SluiceKind>(cached: &K, ctx: &Context) -> Result<Actio
     let who = claimant(K::KIND, &object);
     let (findings, outcome) = if mode == Mode::Paused {
         give_turn_back(ctx, &who);
+        ctx.scaling.forbid(&who.uid);
         match paused(&object, ctx, &settings).await {
             Ok(findings) => (findings, Ok(())),
             Err(halt) => (kept(&object), Err(halt)),
@@ -238,7 +242,9 @@ async fn stages<K: SluiceKind>(round: &mut Round<'_, K>) -> Result<(), Halt> {
     round.status.write().await?;
 
     let settings = Arc::clone(&round.settings);
-    let inputs = build::Inputs { topics: &facts, epoch, install_key: &round.ctx.install_key, worker: &settings.worker };
+    let replicas = round.wanted();
+    let install_key = &round.ctx.install_key;
+    let inputs = build::Inputs { topics: &facts, epoch, replicas, install_key, worker: &settings.worker };
     let children = build::build(round.resource, &inputs);
     let settled = workers::is_settled(round, &children).await?;
     let older = if settled { Vec::new() } else { workers::older_configs(round, &children.config_map).await? };
@@ -255,6 +261,7 @@ async fn stages<K: SluiceKind>(round: &mut Round<'_, K>) -> Result<(), Halt> {
     if deployed.state.changed {
         round.live = timed("get deployment", round.api::<Deployment>().get_opt(&name)).await?;
     }
+    scaling::allow(round);
     if !settled && round.live.as_ref().is_some_and(|live| rollout::is_complete(live, &deployed.deployment)) {
         // Only ending pods keep it from being settled: rights are narrowed when they are gone.
         let finding = round.live.as_ref().map(rollout::finding);
@@ -280,8 +287,7 @@ fn register<K: SluiceKind>(
 /// More workers are not started this way, they could be what a quiesce has just stopped.
 async fn keep_down<K: SluiceKind>(round: &mut Round<'_, K>) -> Result<(), Halt> {
     let Some(live) = &round.live else { return Ok(()) };
-    if round.resource.wanted_replicas() == 0 && rollout::wanted(live) > 0 && is_controlled_by(live, &round.resource.uid)
-    {
+    if round.wanted().count == 0 && rollout::wanted(live) > 0 && is_controlled_by(live, &round.resource.uid) {
         quiesce::scale_to_zero(round).await?;
     }
     Ok(())
@@ -291,6 +297,7 @@ async fn keep_down<K: SluiceKind>(round: &mut Round<'_, K>) -> Result<(), Halt> 
 fn note_workers<K: SluiceKind>(round: &mut Round<'_, K>) {
     round.status.draft.selector = Some(round.resource.id.selector());
     round.status.draft.replicas = Some(round.live.as_ref().map_or(0, rollout::ready));
+    scaling::note(round);
     // After a start of the operator nothing is known yet: what was shown stays until it is.
     if let Some(lag) = round.ctx.board.lag(round.resource.uid.as_str()) {
         round.status.draft.lag = Some(lag);
@@ -332,7 +339,7 @@ fn kept<K: SluiceKind>(object: &K) -> Vec<Finding> {
             _ => Finding::unknown(type_, reason, condition.message.clone()),
         })
     };
-    ConditionType::DOMAINS.into_iter().filter_map(finding).collect()
+    ConditionType::DOMAINS.into_iter().chain([ConditionType::AutoscalingActive]).filter_map(finding).collect()
 }
 
 /// Tells in status what stopped a deletion; the error to go on with.

@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::{Api, ResourceExt};
 use sluice_crds::conditions::Finding;
 use sluice_crds::names::{ResourceId, ResourceUid};
-use sluice_crds::v1alpha1::{ClaimState, DesiredState};
+use sluice_crds::v1alpha1::{AutoscalingMode, ClaimState, DesiredState};
 use sluice_crds::worker_config::{self, WorkerConfig};
 
 use super::context::Context;
@@ -22,6 +22,7 @@ use super::status::StatusWriter;
 use super::streams::notify;
 use super::validate::{Invalid, identity};
 use super::{build, entitled, rollout};
+use crate::autoscale::Forbidden;
 use crate::claims::{Claimant, Claims, Conflict};
 use crate::kube_ext::{KubeError, timed};
 use crate::settings::Settings;
@@ -74,6 +75,9 @@ async fn see_to_workers<K: SluiceKind>(
     ground: &Ground,
 ) -> Result<(Vec<Finding>, Halt), Halt> {
     let mut finding = ground.finding();
+    if ctx.scaling.forbid(&who.uid) == Forbidden::UnderWay {
+        return Ok((Vec::new(), Halt::Found(finding, Retry::After(LOOK_AGAIN))));
+    }
     let Ok((id, uid)) = identity::identity(&settings.instance, K::KIND, object.meta()) else {
         return Ok((Vec::new(), Halt::Found(finding, Retry::OnChange)));
     };
@@ -106,7 +110,8 @@ async fn see_to_workers<K: SluiceKind>(
 
 /// True when no worker shall run, whatever the rest of the spec says.
 fn wants_none<K: SluiceKind>(object: &K) -> bool {
-    object.state() == DesiredState::Stopped || object.replicas() == Some(0)
+    let by_load = object.autoscaling().is_some_and(|autoscaling| autoscaling.mode == AutoscalingMode::Operator);
+    object.state() == DesiredState::Stopped || (object.replicas() == Some(0) && !by_load)
 }
 
 async fn may_go_on<K: SluiceKind>(

@@ -9,6 +9,7 @@ use super::*;
 use crate::claims::Verdict;
 use crate::controller::build::{Children, Inputs, Prepared};
 use crate::controller::reconcile::{claimant, reconcile};
+use crate::controller::replicas::wanted;
 use crate::controller::test_support::{
     Calls, PIPELINE, SETTINGS, api_server, context, facts, pipeline, refusal, settings, settings_of,
 };
@@ -19,7 +20,16 @@ fn children() -> Children<Prepared> {
     let resource = pipeline(PIPELINE).unwrap();
     let (topics, install_key) = (facts(&resource), InstallKey::new(&[b'k'; 32]).unwrap());
     let worker = settings().worker;
-    build::build(&resource, &Inputs { topics: &topics, epoch: 7, install_key: &install_key, worker: &worker })
+    build::build(
+        &resource,
+        &Inputs {
+            topics: &topics,
+            epoch: 7,
+            replicas: wanted(&resource, None, None),
+            install_key: &install_key,
+            worker: &worker,
+        },
+    )
 }
 
 /// The pipeline of [`PIPELINE`] with another text of its spec, as a reconcile before left it: granted, with workers.

@@ -8,6 +8,7 @@ use sluice_crds::conditions::{ConditionType, Finding, Outcome};
 
 use super::context::Context;
 use super::kind::SluiceKind;
+use super::replicas::{self, Wanted};
 use super::status::StatusWriter;
 use super::validated::ValidatedResource;
 use crate::claims::Claimant;
@@ -51,6 +52,12 @@ impl<K: SluiceKind> Round<'_, K> {
     /// True when the condition was found to be well, or was not looked at.
     pub fn is_well(&self, condition: ConditionType) -> bool {
         self.findings.iter().all(|finding| finding.type_ != condition || finding.status == Some(true))
+    }
+
+    /// How many workers the Deployment shall have.
+    pub fn wanted(&self) -> Wanted {
+        let remembered = self.status.stored().autoscaling.as_ref().and_then(|scaled| scaled.desired_replicas);
+        replicas::wanted(self.resource, self.live.as_ref(), remembered)
     }
 
     /// Objects of a kind in the resource's namespace.

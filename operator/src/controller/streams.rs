@@ -124,6 +124,7 @@ fn forget(ctx: &Arc<Context>, who: &Claimant) {
     ctx.redis_users.forget(&who.uid);
     ctx.epochs.forget(&who.uid);
     ctx.key_sweeps.forget(&who.uid);
+    ctx.scaling.forget(&who.uid);
     let (lingers, affected) = ctx.claims.lock().end(who);
     let next = ctx.turns.give_back(who);
     notify(ctx, affected.iter().chain(&next).map(Trigger::from).collect());

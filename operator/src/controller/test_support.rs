@@ -24,6 +24,7 @@ use super::status::StatusWriter;
 use super::turns::Turns;
 use super::validate::{Invalid, Rules};
 use super::validated::ValidatedResource;
+use crate::autoscale::ScalingBook;
 use crate::connections::Connections;
 use crate::metrics::Metrics;
 use crate::secrets::InstallKey;
@@ -201,6 +202,7 @@ pub fn context(client: Client) -> (Context, tokio::sync::mpsc::Receiver<Trigger>
         redis_users: RedisUserMemo::default(),
         epochs: EpochMemo::default(),
         key_sweeps: KeySweeps::default(),
+        scaling: ScalingBook::default(),
         turns: Turns::default(),
         pod_monitors: tokio::sync::watch::channel(false).1,
         started: jiff::Timestamp::UNIX_EPOCH,

@@ -7,10 +7,12 @@ use std::sync::Arc;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use sluice_crds::names::{GroupId, KeyPrefix, ResourceId, ResourceUid, TopicName};
 use sluice_crds::v1alpha1::{
-    DeletionPolicy, DesiredState, Format, OnNoMatch, Redis, RedisMode, Resources, RouteMatch, StartPosition,
+    AutoscalingMode, DeletionPolicy, DesiredState, Format, OnNoMatch, Redis, RedisMode, Resources, RouteMatch,
+    StartPosition,
 };
 use sluice_crds::worker_config as wc;
 
+use crate::autoscale::Plan;
 use crate::settings::{KafkaConnection, RedisConnection, RedisPolicy};
 
 /// A resource that can be carried out.
@@ -26,6 +28,8 @@ pub struct ValidatedResource {
     pub state: DesiredState,
     /// Worker pods while it runs.
     pub replicas: i32,
+    /// How they are scaled by the load; none = `replicas` says how many.
+    pub autoscaling: Option<Arc<Plan>>,
     /// Requests and limits of a worker.
     pub resources: Resources,
     /// What goes when the resource goes.
@@ -213,12 +217,9 @@ impl ValidatedResource {
         }
     }
 
-    /// Worker pods there should be now.
-    pub fn wanted_replicas(&self) -> i32 {
-        match self.state {
-            DesiredState::Running => self.replicas,
-            DesiredState::Stopped => 0,
-        }
+    /// True when the operator writes the number of workers by the load.
+    pub fn is_scaled_by_load(&self) -> bool {
+        self.autoscaling.as_ref().is_some_and(|plan| plan.mode == AutoscalingMode::Operator)
     }
 
     /// Every topic it names, owned or not.

@@ -28,14 +28,14 @@ pub(super) type Topics = BTreeMap<String, (String, i32)>;
 const GROUPS_AT_ONCE: usize = 16;
 
 /// Reads offsets of all groups and ends of all partitions, and puts what they say on the board. Gives the resources for
-/// which something shown has changed.
+/// which something shown has changed, and what was committed.
 pub(super) async fn round(
     board: &Board,
     kafka: &Arc<KafkaClient>,
     targets: &[Target],
     memory: &mut Memory,
     now: i64,
-) -> Result<BTreeSet<Trigger>, AdminError> {
+) -> Result<(BTreeSet<Trigger>, Committed), AdminError> {
     let groups: BTreeSet<&GroupTarget> = targets.iter().flat_map(groups_of).collect();
     // First what concerns all brokers: when they are away, no group is waited for.
     let mut changed = changed_topics(targets, &topics(kafka, targets).await?, &mut memory.told);
@@ -55,7 +55,7 @@ pub(super) async fn round(
     let beginnings = bounds(kafka, suspects, OffsetSpec::Earliest, Isolation::Uncommitted).await?;
     changed.extend(memory.offsets.lost(targets, &committed, &beginnings, &ends));
     changed.extend(publish(board, targets, &committed, memory, now));
-    Ok(changed)
+    Ok((changed, committed))
 }
 
 /// One end of each partition. One that cannot be read now (no leader, topic gone) only lacks its sample.
@@ -286,8 +286,8 @@ fn progress(target: &ViewTarget, committed: &Committed, memory: &Memory, now: i6
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::controller::test_support::{PIPELINE, facts, pipeline};
     use crate::sweep::Triggers;
+    use crate::sweep::tests_support::target;
 
     #[tokio::test]
     async fn a_group_that_cannot_be_read_leaves_the_others() {
@@ -303,18 +303,6 @@ mod tests {
         assert_eq!(found.keys().collect::<Vec<_>>(), ["well"]);
         assert!(committed(names(&["away-1", "away-2"]), read).await.is_err());
         assert!(committed(names(&[]), read).await.unwrap().is_empty());
-    }
-
-    fn target() -> Target {
-        let resource = pipeline(PIPELINE).unwrap();
-        let claimant = crate::claims::Claimant {
-            created: 1,
-            uid: "u".to_owned(),
-            kind: sluice_crds::names::Kind::EventPipeline,
-            namespace: "shop".to_owned(),
-            name: "enrich".to_owned(),
-        };
-        Target::of(claimant, &resource, &facts(&resource), 1, true)
     }
 
     #[test]

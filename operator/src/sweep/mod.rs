@@ -24,5 +24,27 @@ mod run;
 mod sums;
 
 pub use board::{Board, GroupTarget, StalledPartition, Target, Trigger, Triggers, ViewProgress, ViewTarget};
+pub(crate) use lag::{EndHistory, step as lag_step};
+pub(crate) use offsets::{Bounds, Committed};
 pub use run::run;
 pub use sums::{Granted, TopicLag, oldest_known};
+
+#[cfg(test)]
+pub(crate) mod tests_support {
+    use super::Target;
+    use crate::claims::Claimant;
+    use crate::controller::test_support::{PIPELINE, facts, pipeline};
+
+    /// What is looked at for the pipeline that tests share.
+    pub fn target() -> Target {
+        let resource = pipeline(PIPELINE).unwrap();
+        let claimant = Claimant {
+            created: 1,
+            uid: "u".to_owned(),
+            kind: sluice_crds::names::Kind::EventPipeline,
+            namespace: "shop".to_owned(),
+            name: "enrich".to_owned(),
+        };
+        Target::of(claimant, &resource, &facts(&resource), 1, true)
+    }
+}

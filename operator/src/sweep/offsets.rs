@@ -11,9 +11,9 @@ use sluice_clients::kafka::admin::{CommittedOffset, TopicPartition};
 use super::board::{GroupTarget, Target, Trigger};
 
 /// Committed offsets, by group. A group that could not be read is absent.
-pub(super) type Committed = BTreeMap<String, BTreeMap<TopicPartition, CommittedOffset>>;
+pub type Committed = BTreeMap<String, BTreeMap<TopicPartition, CommittedOffset>>;
 /// An offset of each partition that could be read.
-pub(super) type Bounds = BTreeMap<TopicPartition, i64>;
+pub type Bounds = BTreeMap<TopicPartition, i64>;
 
 /// What is remembered between rounds.
 #[derive(Debug, Default)]
@@ -96,20 +96,7 @@ fn offset(committed: &Committed, group: &GroupTarget, partition: &TopicPartition
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::claims::Claimant;
-    use crate::controller::test_support::{PIPELINE, facts, pipeline};
-
-    fn target() -> Target {
-        let resource = pipeline(PIPELINE).unwrap();
-        let claimant = Claimant {
-            created: 1,
-            uid: "u".to_owned(),
-            kind: sluice_crds::names::Kind::EventPipeline,
-            namespace: "shop".to_owned(),
-            name: "enrich".to_owned(),
-        };
-        Target::of(claimant, &resource, &facts(&resource), 1, true)
-    }
+    use crate::sweep::tests_support::target;
 
     /// Every source partition between 10 and 20.
     fn bounds(targets: &[Target]) -> (Bounds, Bounds) {

@@ -11,6 +11,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::board::{Target, Trigger};
 use super::{kafka, monitors, orphans, redis, sums};
+use crate::autoscale;
 use crate::connections::KafkaClient;
 use crate::controller::context::Context;
 use crate::settings::{ConnectionName, KafkaConnection, LagMonitor, RedisConnection};
@@ -45,6 +46,7 @@ impl Health {
 struct KafkaState {
     memory: kafka::Memory,
     monitors: monitors::Memory,
+    scaling: autoscale::Memory,
     health: Health,
     /// Orphans seen in the last look: only what is one twice is removed.
     orphans: BTreeSet<String>,
@@ -115,17 +117,18 @@ async fn kafka_connection(
     let now = jiff::Timestamp::now().as_millisecond();
     let round = timeout(ROUND_TIMEOUT, kafka::round(&ctx.board, &client, &targets, &mut state.memory, now)).await;
     let mut changed = BTreeSet::new();
-    let ok = match round {
-        Ok(Ok(triggers)) => {
+    let committed = match round {
+        Ok(Ok((triggers, committed))) => {
             changed = triggers;
-            true
+            Some(committed)
         }
         Ok(Err(error)) => {
             tracing::warn!(connection = %name, %error, "lag could not be read");
-            false
+            None
         }
-        Err(_) => false,
+        Err(_) => None,
     };
+    let ok = committed.is_some();
     ctx.metrics.sweep("kafka", ok);
     if ok {
         read_monitors(ctx, connection, &client, &mut state.monitors).await;
@@ -134,6 +137,10 @@ async fn kafka_connection(
         changed.extend(targets.iter().map(|target| Trigger::from(&target.claimant)));
     }
     for trigger in changed {
+        ctx.board.triggers().send(trigger).await;
+    }
+    let scaled = autoscale::round(ctx, &client, &targets, committed.as_ref(), &mut state.scaling);
+    for trigger in timeout(ROUND_TIMEOUT, scaled).await.unwrap_or_default() {
         ctx.board.triggers().send(trigger).await;
     }
     if ok && with_orphans && connection.admin.is_some() {

@@ -18,6 +18,7 @@ use super::Inputs;
 use super::metadata::{metadata, sealed_deployment};
 use super::secret::{KAFKA_PASSWORD_KEY, KAFKA_USERNAME_KEY, REDIS_PASSWORD_KEY, REDIS_USERNAME_KEY};
 use super::worker_config::{ADMIN_PORT, CONFIG_DIR, KAFKA_DIR, REDIS_CA_DIR, REDIS_DIR};
+use crate::controller::replicas::Wanted;
 use crate::controller::validated::{RedisPlace, ValidatedResource, WorkerAccess};
 
 /// The user and group of the worker image.
@@ -34,10 +35,11 @@ pub(super) fn deployment(
     secret: Option<&Secret>,
 ) -> Deployment {
     let id = &resource.id;
-    sealed_deployment(Deployment {
+    let Wanted { count, applied, hashed } = inputs.replicas;
+    let mut deployment = sealed_deployment(Deployment {
         metadata: metadata(resource, id.child_name()),
         spec: Some(DeploymentSpec {
-            replicas: Some(resource.wanted_replicas()),
+            replicas: hashed.then_some(count),
             // The last two ConfigMaps and Secrets are kept: older ReplicaSets could not run any more.
             revision_history_limit: Some(1),
             progress_deadline_seconds: Some(PROGRESS_DEADLINE_SECONDS),
@@ -57,7 +59,12 @@ pub(super) fn deployment(
             ..DeploymentSpec::default()
         }),
         status: None,
-    })
+    });
+    // Added after the hash: a number that changes by itself is no reason to apply the rest again.
+    if let Some(spec) = &mut deployment.spec {
+        spec.replicas = applied.then_some(count);
+    }
+    deployment
 }
 
 fn pod_labels(resource: &ValidatedResource) -> BTreeMap<String, String> {

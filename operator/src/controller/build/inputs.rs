@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use sluice_crds::names::TopicName;
 
+use crate::controller::replicas::Wanted;
 use crate::secrets::InstallKey;
 use crate::settings::WorkerSettings;
 
@@ -29,6 +30,8 @@ pub struct Inputs<'a> {
     pub topics: &'a BTreeMap<TopicName, TopicFacts>,
     /// Epoch of the views; 0 without views.
     pub epoch: u64,
+    /// How many workers.
+    pub replicas: Wanted,
     /// Where generated passwords come from.
     pub install_key: &'a InstallKey,
     /// What worker pods are made of.

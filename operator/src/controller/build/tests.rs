@@ -3,13 +3,20 @@ use sluice_crds::names::TEMPLATE_HASH_ANNOTATION;
 use sluice_crds::worker_config;
 
 use super::*;
+use crate::controller::replicas::wanted;
 use crate::controller::test_support::{CACHE, PIPELINE, cache, facts, pipeline, settings};
 use crate::secrets::InstallKey;
 
 fn built(resource: &ValidatedResource) -> Children<Prepared> {
     let (topics, settings) = (facts(resource), settings());
     let install_key = InstallKey::new(&[b'k'; 32]).unwrap();
-    let inputs = Inputs { topics: &topics, epoch: 7, install_key: &install_key, worker: &settings.worker };
+    let inputs = Inputs {
+        topics: &topics,
+        epoch: 7,
+        replicas: wanted(resource, None, None),
+        install_key: &install_key,
+        worker: &settings.worker,
+    };
     build(resource, &inputs)
 }
 
@@ -104,4 +111,30 @@ fn only_what_pods_are_made_of_replaces_pods() {
     assert!(more != PIPELINE && hash(&more) == hash(PIPELINE), "scaling");
     assert_ne!(hash(&PIPELINE.replace("memory: 128Mi", "memory: 256Mi")), hash(PIPELINE));
     assert_ne!(hash(&PIPELINE.replace("\"CREATED\"", "\"NEW\"")), hash(PIPELINE), "another configuration");
+}
+
+/// A number that the load changes is neither in the hash nor, when another owns it, in what is applied.
+#[test]
+fn the_number_of_workers_is_in_the_hash_only_when_the_spec_says_it() {
+    use sluice_crds::names::DESIRED_HASH_ANNOTATION;
+
+    use crate::controller::replicas::Wanted;
+
+    let resource = pipeline(PIPELINE).unwrap();
+    let (topics, settings) = (facts(&resource), settings());
+    let install_key = InstallKey::new(&[b'k'; 32]).unwrap();
+    let deployment = |count, applied, hashed| {
+        let replicas = Wanted { count, applied, hashed };
+        let inputs =
+            Inputs { topics: &topics, epoch: 7, replicas, install_key: &install_key, worker: &settings.worker };
+        let deployment = build(&resource, &inputs).deployment;
+        let hash = deployment.metadata.annotations.unwrap()[DESIRED_HASH_ANNOTATION].clone();
+        (deployment.spec.unwrap().replicas, hash)
+    };
+    let (said, by_hand) = deployment(2, true, true);
+    assert_eq!(said, Some(2));
+    assert_ne!(deployment(3, true, true).1, by_hand);
+    let (said, by_load) = deployment(2, true, false);
+    assert_eq!(said, Some(2));
+    assert_eq!(deployment(9, false, false), (None, by_load));
 }

@@ -1,10 +1,12 @@
 //! A `CacheSync`'s spec → [`ValidatedResource`]: an applier over somebody else's topics. Pure.
 
+use std::num::NonZeroU32;
+
 use sluice_crds::names::Kind;
 use sluice_crds::v1alpha1::{CacheSync, DeletionPolicy, StartPosition};
 
 use crate::controller::validate::topics::TopicRules;
-use crate::controller::validate::{Invalid, Rules, access, bounded, expressions, identity, views};
+use crate::controller::validate::{Invalid, Rules, access, autoscaling, bounded, expressions, identity, views};
 use crate::controller::validated::{Applier, ValidViewTopic, ValidatedResource};
 
 pub(super) fn validate(object: &CacheSync, rules: Rules<'_>) -> Result<ValidatedResource, Invalid> {
@@ -32,6 +34,7 @@ pub(super) fn validate(object: &CacheSync, rules: Rules<'_>) -> Result<Validated
         generation: object.metadata.generation.unwrap_or(0),
         state: spec.state,
         replicas: bounded("worker.replicas", spec.worker.replicas, 1, 0, 1000)?,
+        autoscaling: autoscaling::plan(spec.autoscaling.as_ref(), NonZeroU32::MIN)?,
         resources: spec.worker.resources.clone(),
         deletion,
         kafka,

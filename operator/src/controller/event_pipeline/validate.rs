@@ -1,13 +1,14 @@
 //! An `EventPipeline`'s spec → [`ValidatedResource`]. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU32;
 
 use sluice_crds::names::{Kind, ResourceId, TopicName};
 use sluice_crds::v1alpha1::{EventPipeline, EventPipelineSpec};
 use sluice_crds::worker_config as wc;
 
 use crate::controller::validate::topics::{Role, TopicRules};
-use crate::controller::validate::{Invalid, Rules, access, bounded, expressions, identity, steps, views};
+use crate::controller::validate::{Invalid, Rules, access, autoscaling, bounded, expressions, identity, steps, views};
 use crate::controller::validated::{Applier, Processor, ValidRoute, ValidViewTopic, ValidatedResource, WantedTopic};
 
 pub(super) fn validate(object: &EventPipeline, rules: Rules<'_>) -> Result<ValidatedResource, Invalid> {
@@ -20,12 +21,14 @@ pub(super) fn validate(object: &EventPipeline, rules: Rules<'_>) -> Result<Valid
     let applier = applier(spec, &id, &processor.routes)?;
     expressions::compile(Some(&processor), applier.as_ref())?;
     let owned_topics = owned(topics.owned(&spec.topics)?, &processor, applier.as_ref());
+    let lanes = NonZeroU32::new(processor.lanes).unwrap_or(NonZeroU32::MIN);
     let mut resource = ValidatedResource {
         id,
         uid,
         generation: object.metadata.generation.unwrap_or(0),
         state: spec.state,
         replicas: bounded("worker.replicas", spec.worker.replicas, 1, 0, 1000)?,
+        autoscaling: autoscaling::plan(spec.autoscaling.as_ref(), lanes)?,
         resources: spec.worker.resources.clone(),
         deletion: spec.deletion_policy.clone(),
         kafka,

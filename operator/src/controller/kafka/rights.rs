@@ -105,6 +105,7 @@ fn watermarks(resource: &ValidatedResource) -> Option<RedisPrefix> {
 mod tests {
     use super::*;
     use crate::controller::build::{self, Inputs};
+    use crate::controller::replicas::wanted;
     use crate::controller::test_support::{PIPELINE, facts, pipeline, settings};
     use crate::secrets::InstallKey;
 
@@ -113,7 +114,13 @@ mod tests {
         let (topics, install_key) = (facts(&resource), InstallKey::new(&[b'k'; 32]).unwrap());
         build::build(
             &resource,
-            &Inputs { topics: &topics, epoch: 7, install_key: &install_key, worker: &settings.worker },
+            &Inputs {
+                topics: &topics,
+                epoch: 7,
+                replicas: wanted(&resource, None, None),
+                install_key: &install_key,
+                worker: &settings.worker,
+            },
         )
         .config
     }

@@ -135,7 +135,7 @@ fn progress<K: SluiceKind>(round: &Round<'_, K>) -> Finding {
     if round.resource.applier.is_none() {
         return Finding::well(condition, Reason::Reconciled, "Redis takes the lookups");
     }
-    if round.resource.wanted_replicas() == 0 {
+    if round.wanted().count == 0 {
         return Finding::well(condition, Reason::Stopped, "no worker keeps the views");
     }
     match round.ctx.board.views(round.resource.uid.as_str()) {

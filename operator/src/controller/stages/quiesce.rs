@@ -12,6 +12,7 @@ use sluice_crds::conditions::{ConditionType, Finding, Reason};
 use sluice_crds::names::{FIELD_MANAGER, ResourceId};
 
 use super::workers;
+use crate::autoscale::Forbidden;
 use crate::connections::KafkaClient;
 use crate::controller::halt::Halt;
 use crate::controller::kafka::{change, finding};
@@ -27,7 +28,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(2);
 /// reconcile go on.
 pub async fn run<K: SluiceKind>(round: &mut Round<'_, K>, kafka: &KafkaClient, why: &str) -> Result<(), Halt> {
     let running = round.live.as_ref().is_some_and(|live| rollout::wanted(live) != 0);
-    if running && round.resource.wanted_replicas() > 0 {
+    if running && round.wanted().count > 0 {
         workers::take_turn(round).await?;
     }
     at_once(round, kafka, why).await
@@ -39,6 +40,17 @@ pub async fn at_once<K: SluiceKind>(round: &mut Round<'_, K>, kafka: &KafkaClien
         let finding = Finding::progressing(ConditionType::WorkersReady, reason, message);
         Err(Halt::waiting(finding, LOOK_AGAIN))
     };
+    match round.ctx.scaling.forbid(round.resource.uid.as_str()) {
+        Forbidden::UnderWay => {
+            return wait(Reason::WorkersStopping, format!("{why}: the workers are just being scaled"));
+        }
+        // What was read may be older than what the autoscaler has written since.
+        Forbidden::Now => {
+            let name = round.resource.id.child_name();
+            round.live = timed("get deployment", round.api::<Deployment>().get_opt(&name)).await?;
+        }
+        Forbidden::Already => {}
+    }
     if round.live.as_ref().is_some_and(|live| rollout::wanted(live) != 0) {
         scale_to_zero(round).await?;
         return wait(Reason::WorkersStopping, format!("{why}: the workers stop first"));

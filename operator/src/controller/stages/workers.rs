@@ -38,7 +38,7 @@ pub async fn take_turn<K: SluiceKind>(round: &mut Round<'_, K>) -> Result<(), Ha
         return Ok(());
     };
     // The number of workers does not wait: somebody may need more of the ones there are.
-    let (live, wanted) = (round.live.as_ref().map(rollout::wanted), round.resource.wanted_replicas());
+    let (live, wanted) = (round.live.as_ref().map(rollout::wanted), round.wanted().count);
     if live.is_some_and(|live| live > 0 && live != wanted) {
         quiesce::scale(round, wanted).await?;
     }

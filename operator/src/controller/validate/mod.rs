@@ -3,6 +3,7 @@
 //! ```text
 //! error.rs        what can be wrong and which condition says so
 //! identity.rs     metadata → who the resource is
+//! autoscaling.rs  how workers are scaled
 //! access.rs       connections, policies, credentials
 //! topics.rs       owned, consumed and produced topics
 //! steps.rs        steps and routes → the worker's form of them
@@ -12,6 +13,7 @@
 //! The kinds' own `validate.rs` put these together.
 
 pub mod access;
+pub mod autoscaling;
 pub mod error;
 pub mod expressions;
 pub mod identity;

@@ -25,7 +25,7 @@ fn with_spec(lines: &str) -> Invalid {
 fn a_pipeline_becomes_what_its_spec_means() {
     let resource = pipeline(PIPELINE).unwrap();
     assert_eq!(resource.kafka.access, WorkerAccess::Generated);
-    assert_eq!((resource.replicas, resource.wanted_replicas(), resource.generation), (2, 2, 3));
+    assert_eq!((resource.replicas, resource.generation), (2, 3));
     let names = |topics: Vec<&TopicName>| topics.into_iter().map(ToString::to_string).collect::<Vec<_>>();
     let internal = "sluice.demo.shop.eventpipeline.enrich.model".to_owned();
     assert_eq!(names(resource.foreign_topics.iter().collect()), ["customer.changed"]);

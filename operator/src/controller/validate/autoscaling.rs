@@ -1,0 +1,161 @@
+//! How workers are scaled.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sluice_autoscaler::{Fallback, Replicas, Schedule, Settings, SettingsSpec};
+use sluice_crds::v1alpha1::{Autoscaling, AutoscalingFallback, AutoscalingMode, AutoscalingSchedule, FallbackMode};
+
+use super::{Invalid, bounded, contradiction, no_duplicates};
+use crate::autoscale::Plan;
+
+/// Most replicas that may be asked for.
+const MAX_REPLICAS: i32 = 1_000;
+
+/// The plan; none when nobody scales by the load. `lanes`: threads of a worker.
+pub fn plan(spec: Option<&Autoscaling>, lanes: NonZeroU32) -> Result<Option<Arc<Plan>>, Invalid> {
+    let Some(spec) = spec.filter(|spec| spec.mode != AutoscalingMode::Manual) else { return Ok(None) };
+    let defaults = SettingsSpec::default();
+    let Some(max) = spec.max_replicas else {
+        return Err(contradiction("autoscaling.maxReplicas", "it is needed unless mode is Manual"));
+    };
+    let within = |field: &str, value: Option<i32>, default: u32, (min, max): (i32, i32)| {
+        let default = i32::try_from(default).unwrap_or(i32::MAX);
+        bounded(&format!("autoscaling.{field}"), value, default, min, max).map(i32::unsigned_abs)
+    };
+    no_duplicates("autoscaling.schedules", spec.schedules.iter().map(|schedule| schedule.name.as_str()))?;
+    let (fallback, grace) = fallback(spec.fallback.as_ref())?;
+    let day = (1, 86_400);
+    let settings = SettingsSpec {
+        min_replicas: within("minReplicas", spec.min_replicas, defaults.min_replicas, (1, MAX_REPLICAS))?,
+        max_replicas: within("maxReplicas", Some(max), 1, (1, MAX_REPLICAS))?,
+        target_lag_seconds: within("targetLagSeconds", spec.target_lag_seconds, defaults.target_lag_seconds, day)?,
+        catch_up_seconds: within("catchUpSeconds", spec.catch_up_seconds, defaults.catch_up_seconds, day)?,
+        utilization_percent: within(
+            "utilizationPercent",
+            spec.utilization_percent,
+            defaults.utilization_percent,
+            (10, 95),
+        )?,
+        lag_threshold: threshold(spec.lag_threshold)?,
+        scale_down_window_seconds: within(
+            "scaleDownWindowSeconds",
+            spec.scale_down_window_seconds,
+            defaults.scale_down_window_seconds,
+            (10, 3_600),
+        )?,
+        fallback,
+        metrics_grace_seconds: within("fallback.afterSeconds", grace, defaults.metrics_grace_seconds, (10, 3_600))?,
+        schedules: spec.schedules.iter().map(schedule).collect::<Result<_, _>>()?,
+        ..defaults
+    };
+    let settings = Settings::new(settings).map_err(|error| contradiction("autoscaling", error.to_string()))?;
+    Ok(Some(Arc::new(Plan { mode: spec.mode, settings, lanes })))
+}
+
+fn threshold(records: Option<i64>) -> Result<Option<u64>, Invalid> {
+    let Some(records) = records else { return Ok(None) };
+    match u64::try_from(records) {
+        Ok(positive) if positive > 0 => Ok(Some(positive)),
+        _ => {
+            Err(Invalid::Bounds { field: "autoscaling.lagThreshold".to_owned(), value: records, min: 1, max: i64::MAX })
+        }
+    }
+}
+
+fn fallback(spec: Option<&AutoscalingFallback>) -> Result<(Fallback, Option<i32>), Invalid> {
+    let Some(spec) = spec else { return Ok((Fallback::Hold, None)) };
+    let replicas = || match spec.replicas {
+        Some(replicas) => bounded("autoscaling.fallback.replicas", Some(replicas), 1, 1, MAX_REPLICAS)
+            .map(|replicas| Replicas(replicas.unsigned_abs())),
+        None => Err(contradiction("autoscaling.fallback.replicas", "modes CurrentIfHigher and Exactly need it")),
+    };
+    let fallback = match spec.mode {
+        FallbackMode::Hold => Fallback::Hold,
+        FallbackMode::CurrentIfHigher => Fallback::CurrentIfHigher(replicas()?),
+        FallbackMode::Exactly => Fallback::Replicas(replicas()?),
+    };
+    Ok((fallback, spec.after_seconds))
+}
+
+fn schedule(spec: &AutoscalingSchedule) -> Result<Schedule, Invalid> {
+    let field = format!("autoscaling.schedules[{}]", spec.name);
+    let replicas = |name: &str, value: Option<i32>| {
+        let bound = |value| bounded(&format!("{field}.{name}"), Some(value), 1, 1, MAX_REPLICAS);
+        Ok::<_, Invalid>(value.map(bound).transpose()?.map(|value| Replicas(value.unsigned_abs())))
+    };
+    let length = Duration::from_secs(u64::try_from(spec.duration_seconds).unwrap_or(0));
+    let zone = spec.time_zone.as_deref().unwrap_or("UTC");
+    let (floor, ceiling) = (replicas("minReplicas", spec.min_replicas)?, replicas("maxReplicas", spec.max_replicas)?);
+    Schedule::new(&spec.start, length, zone, floor, ceiling).map_err(|error| contradiction(field, error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::controller::test_support::{CACHE, PIPELINE, cache, pipeline};
+
+    fn planned(autoscaling: &str) -> Result<Option<Arc<Plan>>, Invalid> {
+        let yaml = PIPELINE.replacen("spec:\n", &format!("spec:\n  autoscaling: {autoscaling}\n"), 1);
+        pipeline(&yaml).map(|resource| resource.autoscaling)
+    }
+
+    #[test]
+    fn without_it_or_by_hand_nobody_scales() {
+        assert!(pipeline(PIPELINE).unwrap().autoscaling.is_none());
+        assert!(planned("{mode: Manual}").unwrap().is_none());
+    }
+
+    #[test]
+    fn the_operator_scales_unless_told_otherwise() {
+        let plan = planned("{maxReplicas: 8}").unwrap().unwrap();
+        assert_eq!((plan.mode, plan.lanes.get()), (AutoscalingMode::Operator, 2));
+        let plan = planned("{mode: Recommend, maxReplicas: 8}").unwrap().unwrap();
+        assert_eq!(plan.mode, AutoscalingMode::Recommend);
+        let cached = CACHE.replacen("spec:\n", "spec:\n  autoscaling: {maxReplicas: 8}\n", 1);
+        assert_eq!(cache(&cached).unwrap().autoscaling.unwrap().lanes.get(), 1);
+    }
+
+    #[test]
+    fn everything_is_taken_over() {
+        let all = "{minReplicas: 2, maxReplicas: 8, targetLagSeconds: 10, catchUpSeconds: 20, utilizationPercent: 50, \
+                   lagThreshold: 1000, scaleDownWindowSeconds: 60, fallback: {mode: Exactly, replicas: 4, afterSeconds: 30}, \
+                   schedules: [{name: day, start: '50 7 * * 1-5', durationSeconds: 3600, timeZone: Europe/Berlin, minReplicas: 3}]}";
+        let plan = planned(all).unwrap().unwrap();
+        let text = format!("{:?}", plan.settings);
+        for part in ["min: Replicas(2)", "max: Replicas(8)", "target_lag: 10s", "catch_up: 20s", "utilization: 0.5"] {
+            assert!(text.contains(part), "{part} in {text}");
+        }
+        for part in ["lag_threshold: Some(Messages(1000))", "scale_down_window: 60s", "metrics_grace: 30s"] {
+            assert!(text.contains(part), "{part} in {text}");
+        }
+        assert!(
+            text.contains("fallback: Replicas(Replicas(4))") && text.contains("floor: Some(Replicas(3))"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn what_the_api_server_may_not_have_seen_is_refused_here() {
+        for (autoscaling, said) in [
+            ("{mode: Operator}", "autoscaling.maxReplicas: it is needed"),
+            ("{minReplicas: 9, maxReplicas: 8}", "minReplicas 9 is above maxReplicas 8"),
+            ("{maxReplicas: 1001}", "autoscaling.maxReplicas is 1001"),
+            ("{maxReplicas: 8, targetLagSeconds: 0}", "autoscaling.targetLagSeconds is 0"),
+            ("{maxReplicas: 8, lagThreshold: -1}", "autoscaling.lagThreshold is -1"),
+            ("{maxReplicas: 8, fallback: {mode: Exactly}}", "autoscaling.fallback.replicas: modes"),
+            (
+                "{maxReplicas: 8, schedules: [{name: a, start: '0 0 30 2 *', durationSeconds: 60, maxReplicas: 1}]}",
+                "autoscaling.schedules[a]: start \"0 0 30 2 *\" never comes",
+            ),
+            (
+                "{maxReplicas: 8, schedules: [{name: a, start: '0 0 * * *', durationSeconds: 60, timeZone: Mars, maxReplicas: 1}]}",
+                "time zone \"Mars\" is not known",
+            ),
+        ] {
+            let error = planned(autoscaling).unwrap_err().to_string();
+            assert!(error.contains(said), "{autoscaling}: {error}");
+        }
+    }
+}
