@@ -141,7 +141,9 @@ async fn carry_out<K: SluiceKind>(
         Ok(Ok(resource)) => resource,
         Ok(Err(ground)) => {
             give_turn_back(ctx, who);
-            return refused::run(ctx, settings, object, who, status, &ground).await;
+            let mut findings = Vec::new();
+            let outcome = refused::run(ctx, settings, object, who, status, &ground, &mut findings).await;
+            return (findings, outcome);
         }
         Err(halt) => return (Vec::new(), Err(halt)),
     };

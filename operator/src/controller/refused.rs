@@ -51,7 +51,8 @@ impl Ground {
     }
 }
 
-/// Says why the spec is not carried out, and sees to the workers.
+/// Sees to the workers, and always halts: with why the spec is not carried out, if nothing else comes between. `findings` gets
+/// what is to be said of the workers.
 pub async fn run<K: SluiceKind>(
     ctx: &Context,
     settings: &Settings,
@@ -59,27 +60,14 @@ pub async fn run<K: SluiceKind>(
     who: &Claimant,
     status: &mut StatusWriter<K>,
     ground: &Ground,
-) -> (Vec<Finding>, Result<(), Halt>) {
-    match see_to_workers(ctx, settings, object, who, status, ground).await {
-        Ok((findings, halt)) => (findings, Err(halt)),
-        Err(halt) => (Vec::new(), Err(halt)),
-    }
-}
-
-async fn see_to_workers<K: SluiceKind>(
-    ctx: &Context,
-    settings: &Settings,
-    object: &K,
-    who: &Claimant,
-    status: &mut StatusWriter<K>,
-    ground: &Ground,
-) -> Result<(Vec<Finding>, Halt), Halt> {
+    findings: &mut Vec<Finding>,
+) -> Result<(), Halt> {
     let mut finding = ground.finding();
     if ctx.scaling.forbid(&who.uid) == Forbidden::UnderWay {
-        return Ok((Vec::new(), Halt::Found(finding, Retry::After(LOOK_AGAIN))));
+        return Err(Halt::Found(finding, Retry::After(LOOK_AGAIN)));
     }
     let Ok((id, uid)) = identity::identity(&settings.instance, K::KIND, object.meta()) else {
-        return Ok((Vec::new(), Halt::Found(finding, Retry::OnChange)));
+        return Err(Halt::Found(finding, Retry::OnChange));
     };
     let api: Api<Deployment> = Api::namespaced(ctx.client.clone(), id.namespace.as_str());
     let live = timed("get deployment", api.get_opt(&id.child_name())).await?;
@@ -96,16 +84,16 @@ async fn see_to_workers<K: SluiceKind>(
         finding.message.push_str("; its workers are stopped, since they may not go on either");
     }
     status.draft.replicas = live.as_ref().map(rollout::ready).or(status.draft.replicas);
-    let findings = live.iter().map(rollout::finding).collect();
+    findings.extend(live.iter().map(rollout::finding));
     if goes_on {
-        return Ok((findings, Halt::Found(finding, Retry::OnChange)));
+        return Err(Halt::Found(finding, Retry::OnChange));
     }
     let pods: Api<Pod> = Api::namespaced(ctx.client.clone(), id.namespace.as_str());
     if live.as_ref().is_some_and(|live| !rollout::has_stopped(live)) || quiesce::pods(&pods, &id).await? > 0 {
-        return Ok((findings, Halt::Found(finding, Retry::After(LOOK_AGAIN))));
+        return Err(Halt::Found(finding, Retry::After(LOOK_AGAIN)));
     }
     give_up_claims(ctx, who, status).await?;
-    Ok((findings, Halt::Found(finding, Retry::OnChange)))
+    Err(Halt::Found(finding, Retry::OnChange))
 }
 
 /// True when no worker shall run, whatever the rest of the spec says.
