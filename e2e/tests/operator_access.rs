@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use operator::servers::{clean_up, wait_topics};
-use operator::{Operator, PATIENCE};
+use operator::{EVERYTHING, Operator, PATIENCE};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaResult;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
@@ -21,7 +21,7 @@ use sluice_clients::kafka::admin::{
 };
 use sluice_e2e::datapath::kafka::{TopicSpec, committed, create_topics, delete_topics, ends};
 use sluice_e2e::datapath::resp::{Access, Connection, Reply};
-use sluice_e2e::stack::{Group, require_local, wait_for};
+use sluice_e2e::stack::{require_local, wait_for};
 use tokio::runtime::Runtime;
 
 const RESOURCES: &str = r#"
@@ -226,7 +226,7 @@ fn foreign(operator: &Operator<'_>) -> String {
 
 #[test]
 fn a_generated_user_can_do_what_its_spec_needs_and_nothing_else() {
-    let Some(stack) = require_local(&[Group::Kafka, Group::Redis, Group::Kube]) else { return };
+    let Some(stack) = require_local(&EVERYTHING) else { return };
     let operator = Operator::start(&stack, "access");
     started(&operator);
     let orders = User::of(&operator, "eventpipeline", "evp", "orders");

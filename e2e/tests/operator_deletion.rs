@@ -6,12 +6,10 @@ mod operator;
 use std::collections::BTreeMap;
 
 use operator::servers::{acls, clean_up, ids, own, redis_nodes_with_user, wait_topics};
-use operator::{Operator, PATIENCE};
+use operator::{EVERYTHING, Operator, PATIENCE};
 use serde_json::Value;
 use sluice_e2e::datapath::kafka::{TopicSpec, committed, create_topics};
-use sluice_e2e::stack::{Group, output, require, require_local, wait_for};
-
-const EVERYTHING: [Group; 3] = [Group::Kafka, Group::Redis, Group::Kube];
+use sluice_e2e::stack::{output, require, require_local, wait_for};
 
 /// Owns a topic that it makes and one that is there, has keys in Redis and a worker. `POLICY` is its deletion policy.
 const PIPELINE: &str = r#"

@@ -8,11 +8,9 @@ use std::io::{BufRead, BufReader, Seek, SeekFrom};
 use std::time::{Duration, Instant};
 
 use operator::servers::{acls, clean_up, redis_nodes_with_user, topics};
-use operator::{Operator, PATIENCE};
+use operator::{CACHE, EVERYTHING, Operator, PATIENCE};
 use serde_json::Value;
-use sluice_e2e::stack::{Group, output, require, wait_for};
-
-const EVERYTHING: [Group; 3] = [Group::Kafka, Group::Redis, Group::Kube];
+use sluice_e2e::stack::{output, require, wait_for};
 
 const PIPELINE: &str = r#"
 apiVersion: sluice.dev/v1alpha1
@@ -152,16 +150,6 @@ fn a_deletion_ends_with_kafka_gone_and_destroys_nothing_that_was_not_asked_for()
     assert_eq!(topics(&operator).len(), 3, "they had been adopted, not created: nobody may delete them");
     clean_up(&operator);
 }
-
-const CACHE: &str = r#"
-apiVersion: sluice.dev/v1alpha1
-kind: CacheSync
-metadata: {name: cache}
-spec:
-  state: Stopped
-  source: {topics: [{name: NAME.state}]}
-  views: [{name: v, key: "'NAME:v:' + key", type: Json}]
-"#;
 
 /// Workers stop under an epoch that Redis is ahead of, so none may be given out: status can be lost, or be an old copy.
 #[test]

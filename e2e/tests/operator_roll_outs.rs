@@ -6,7 +6,7 @@ mod operator;
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use operator::{Operator, PATIENCE};
+use operator::{EVERYTHING, Operator, PATIENCE};
 use serde_json::{Value, json};
 use sluice_crds::names::{InstanceId, Kind, Namespace, ResourceId, ResourceName};
 use sluice_e2e::checker::{
@@ -16,9 +16,7 @@ use sluice_e2e::datapath::loader::{Loaded, Loader};
 use sluice_e2e::datapath::redis::{RedisReader, load_reference};
 use sluice_e2e::datapath::{HarnessError, kafka};
 use sluice_e2e::generator::{Generator, Profile, RecordId, Route};
-use sluice_e2e::stack::{Group, Stack, output, require, wait_for};
-
-const EVERYTHING: [Group; 3] = [Group::Kafka, Group::Redis, Group::Kube];
+use sluice_e2e::stack::{Stack, output, require, wait_for};
 
 /// The generator's pipeline, with a view of its main output.
 const PIPELINE: &str = r#"

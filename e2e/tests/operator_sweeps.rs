@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use operator::servers::redis_nodes_with_user;
-use operator::{Operator, PATIENCE};
+use operator::{CACHE, EVERYTHING, Operator, PATIENCE};
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
@@ -18,7 +18,7 @@ use sluice_clients::kafka::admin::{Admin, CommittedOffset, TopicPartition};
 use sluice_crds::report::{PartitionReport, Stall};
 use sluice_e2e::datapath::kafka::{TopicSpec, create_topics, delete_topics};
 use sluice_e2e::datapath::now_ms;
-use sluice_e2e::stack::{Group, require, wait_for};
+use sluice_e2e::stack::{require, wait_for};
 
 const PIPELINE: &str = r#"
 apiVersion: sluice.dev/v1alpha1
@@ -139,7 +139,7 @@ fn reason<'v>(object: &'v Value, name: &str) -> &'v str {
 
 #[test]
 fn a_record_that_stops_a_partition_and_offsets_that_are_lost_are_told_without_being_asked() {
-    let Some(stack) = require(&[Group::Kafka, Group::Redis, Group::Kube]) else { return };
+    let Some(stack) = require(&EVERYTHING) else { return };
     let operator = Operator::start(&stack, "sweeps");
     let hands = Hands::new(&operator);
     operator.apply(&PIPELINE.replace("CONDITION", "true"));
@@ -190,7 +190,7 @@ spec:
 
 #[test]
 fn users_that_nobody_logs_in_with_any_more_go_when_a_spec_names_its_own() {
-    let Some(stack) = require(&[Group::Kafka, Group::Redis, Group::Kube]) else { return };
+    let Some(stack) = require(&EVERYTHING) else { return };
     let operator = Operator::start(&stack, "provided");
     let hands = Hands::new(&operator);
     operator.apply(STOPPED);
@@ -212,19 +212,9 @@ fn users_that_nobody_logs_in_with_any_more_go_when_a_spec_names_its_own() {
     hands.clean_up(&["in", "out"]);
 }
 
-const CACHE: &str = r#"
-apiVersion: sluice.dev/v1alpha1
-kind: CacheSync
-metadata: {name: cache}
-spec:
-  state: Stopped
-  source: {topics: [{name: NAME.state}]}
-  views: [{name: v, key: "'NAME:v:' + key", type: Json}]
-"#;
-
 #[test]
 fn views_whose_deletions_may_have_been_missed_are_cleared_and_begun_anew_once() {
-    let Some(stack) = require(&[Group::Kafka, Group::Redis, Group::Kube]) else { return };
+    let Some(stack) = require(&EVERYTHING) else { return };
     let operator = Operator::start(&stack, "missed");
     let hands = Hands::new(&operator);
     let topic = format!("{}.state", operator.name);

@@ -6,13 +6,11 @@ mod operator;
 use std::collections::BTreeMap;
 
 use operator::servers::{clean_up, own};
-use operator::{Operator, PATIENCE};
+use operator::{EVERYTHING, Operator, PATIENCE};
 use serde_json::Value;
 use sluice_clients::kafka::admin::Admin;
 use sluice_e2e::datapath::kafka::{TopicSpec, create_topics};
-use sluice_e2e::stack::{Group, require, require_local};
-
-const EVERYTHING: [Group; 3] = [Group::Kafka, Group::Redis, Group::Kube];
+use sluice_e2e::stack::{require, require_local};
 
 /// Long enough for `kubectl wait` to see what is there, and nobody waits for more.
 const A_LOOK: u32 = 2;

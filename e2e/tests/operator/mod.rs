@@ -13,7 +13,21 @@ use std::time::Duration;
 use serde_json::Value;
 use sluice_clients::redis::Slot;
 use sluice_e2e::stack::redis::Mode;
-use sluice_e2e::stack::{Kafka, Kube, Redis, Stack, StackError, output, wait_for};
+use sluice_e2e::stack::{Group, Kafka, Kube, Redis, Stack, StackError, output, wait_for};
+
+/// What an operator that does its work needs of the stack.
+pub const EVERYTHING: [Group; 3] = [Group::Kafka, Group::Redis, Group::Kube];
+
+/// A cache over `NAME.state` without workers.
+pub const CACHE: &str = r#"
+apiVersion: sluice.dev/v1alpha1
+kind: CacheSync
+metadata: {name: cache}
+spec:
+  state: Stopped
+  source: {topics: [{name: NAME.state}]}
+  views: [{name: v, key: "'NAME:v:' + key", type: Json}]
+"#;
 
 /// How long anything may take that normally takes a few seconds.
 pub const PATIENCE: Duration = Duration::from_secs(120);
