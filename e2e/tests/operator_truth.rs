@@ -109,7 +109,7 @@ fn what_is_wrong_is_named_until_it_is_mended() {
         operator.wait_condition(kind, name, "Stalled", ("True", reason));
         let object = operator.wait_condition(kind, name, "Ready", ("False", reason));
         assert_eq!(object["status"]["observedGeneration"], 1);
-        assert_eq!(object["status"]["conditions"].as_array().map(Vec::len), Some(8), "all conditions are set");
+        assert_eq!(object["status"]["conditions"].as_array().map(Vec::len), Some(9), "all conditions are set");
         for word in *words {
             let word = word.replace("NAME", &operator.name);
             assert!(message(&object).contains(&word), "{kind}/{name} should name {word:?}: {}", message(&object));
