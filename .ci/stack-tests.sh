@@ -7,10 +7,18 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export took="$SLUICE_CACHE/test-seconds"
 mkdir -p "$took"
 
+# tests/api.rs is api, tests/kafka_admin/main.rs is kafka_admin.
+name_of() {
+  local name=${1##*tests/}
+  name=${name%.rs}
+  echo "${name%/main}"
+}
+export -f name_of
+
 # One file, in its package's folder as cargo does it. Output is shown when it failed.
 run() {
   local source=$1 program=$2 name log begun=$SECONDS passed=yes
-  name=$(basename "$source" .rs) log=$(mktemp)
+  name=$(name_of "$source") log=$(mktemp)
   (cd "${source%/tests/*}" && "$CARGO_TARGET_DIR/debug/stack" exec -- "$program" --test-threads="${SLUICE_TEST_THREADS:-2}") >"$log" 2>&1 || passed=no
   echo "$((SECONDS - begun))" >"$took/$name"
   if [ $passed = yes ]; then grep -h '^test result' "$log" | sed "s/^test result/$name/"; rm "$log"; return; fi
@@ -24,8 +32,8 @@ built=$(cargo test --color never --workspace --locked --no-run --test '*' 2>&1) 
 list=$(sed -nE 's/^ *Executable (tests\/.*\.rs) \((.*)\)$/\1 \2/p' <<<"$built" | while read -r source program; do
   sources=(*/"$source")
   [ ${#sources[@]} = 1 ] || { echo "two files are named $source: they could not be told apart" >&2; exit 1; }
-  echo "$(cat "$took/$(basename "$source" .rs)" 2>/dev/null || echo 9999) ${sources[0]} $program"
+  echo "$(cat "$took/$(name_of "$source")" 2>/dev/null || echo 9999) ${sources[0]} $program"
 done | sort -rn | cut -d' ' -f2-)
-found=$(wc -l <<<"$list") there=$(git ls-files '*/tests/*.rs' | grep -cE '^[^/]+/tests/[^/]+\.rs$')
+found=$(wc -l <<<"$list") there=$(git ls-files '*/tests/*.rs' | grep -cE '^[^/]+/tests/([^/]+|[^/]+/main)\.rs$')
 [ "$found" = "$there" ] || { echo "cargo built $found test files of $there" >&2; exit 1; }
 xargs -P "${SLUICE_TEST_FILES:-2}" -L 1 bash -euo pipefail -c 'run "$@"' run <<<"$list"
