@@ -62,6 +62,7 @@ refused "namespaces" "${ok[@]}" --set 'connections.redis[0].namespaces[0].name=N
 refused "namespaces" "${ok[@]}" --set 'connections.kafka[0].namespaces[0].own[0]='
 refused "lagMonitors" "${ok[@]}" --set 'lagMonitors[0].surplus=1'
 refused "lagMonitors" "${ok[@]}" --set 'lagMonitors[0].topics=null'
+refused "externalMetrics" "${ok[@]}" --set externalMetrics.surplus=1
 refused "pullPolicy" "${ok[@]}" --set image.pullPolicy=Sometimes
 refused "1.33.0" "${ok[@]}" --kube-version 1.30.0
 

@@ -31,7 +31,9 @@ async fn ready(State(ctx): State<Arc<Context>>) -> impl IntoResponse {
     if waiting.is_empty() {
         // Settings that a change has broken do not make a working operator unready; they are said and measured.
         let note = ctx.settings.broken().map_or_else(String::new, |why| format!("; settings not in use: {why}"));
-        (StatusCode::OK, format!("ok{note}"))
+        // Nor does somebody else who holds the APIService.
+        let api = ctx.external_metrics.note().map_or_else(String::new, |why| format!("; external metrics API: {why}"));
+        (StatusCode::OK, format!("ok{note}{api}"))
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, waiting.join(", "))
     }
@@ -39,7 +41,7 @@ async fn ready(State(ctx): State<Arc<Context>>) -> impl IntoResponse {
 
 async fn metrics(State(ctx): State<Arc<Context>>) -> impl IntoResponse {
     let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    match ctx.metrics.encode(&ctx.board, &ctx.turns, ctx.settings.broken().is_some()) {
+    match ctx.metrics.encode(&ctx) {
         Ok(text) => (StatusCode::OK, [(CONTENT_TYPE, content_type)], text),
         Err(_) => (StatusCode::INTERNAL_SERVER_ERROR, [(CONTENT_TYPE, "text/plain")], String::new()),
     }

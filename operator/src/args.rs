@@ -54,6 +54,16 @@ pub struct RunArguments {
     /// Watch this namespace only. Absent: all of them.
     #[arg(long, env = "SLUICE_WATCH_NAMESPACE", value_name = "NAMESPACE")]
     pub watch_namespace: Option<String>,
+    /// Where `external.metrics.k8s.io` is served, over TLS. Absent: it is not served.
+    #[arg(long, env = "SLUICE_EXTERNAL_METRICS_LISTEN", requires_all = ["external_metrics_name", "pod_namespace"])]
+    pub external_metrics_listen: Option<SocketAddr>,
+    /// Name of the Service that leads there, of the Secret for its certificates, and of the role that its
+    /// registration goes with.
+    #[arg(long, env = "SLUICE_EXTERNAL_METRICS_NAME", value_name = "NAME")]
+    pub external_metrics_name: Option<String>,
+    /// Namespace of this pod, of that Service and of that Secret.
+    #[arg(long, env = "POD_NAMESPACE", value_name = "NAMESPACE")]
+    pub pod_namespace: Option<String>,
     /// Resources worked on at the same time, of each kind.
     #[arg(long, env = "SLUICE_CONCURRENCY", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub concurrency: u16,
@@ -73,5 +83,12 @@ mod tests {
         let Command::Run(run) = parsed.command else { panic!("should run") };
         assert_eq!((run.concurrency, run.admin_listen.port()), (16, 8080));
         assert!(Arguments::try_parse_from(["o"]).is_err());
+        let serve =
+            ["--external-metrics-listen", "0.0.0.0:8443", "--external-metrics-name", "m", "--pod-namespace", "n"];
+        let with = |count: usize| {
+            let all = ["o", "run", "--settings", "/s", "--install-key", "/k"].iter().chain(&serve[..count]);
+            Arguments::try_parse_from(all)
+        };
+        assert!(with(6).is_ok() && with(2).is_err(), "served nowhere, it would say that it is served");
     }
 }

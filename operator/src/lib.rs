@@ -9,6 +9,7 @@
 //! release.rs      `release-finalizers`: what an uninstall needs
 //! kube_ext.rs     apply only when needed, never over somebody else's object, every call bounded
 //! controller/     the reconcile loop: dereference (IO) → validate (pure) → build (pure) → apply (IO) → status
+//! metrics_api/    external.metrics.k8s.io: lag for autoscalers, off by default
 //! sweep/          what is looked at all the time: lag, reports of workers, servers that are away, orphans
 //! autoscale/      how many workers there are, by the load: measured after each sweep, written to `/scale`
 //! ```
@@ -28,6 +29,7 @@ pub mod connections;
 pub mod controller;
 pub mod kube_ext;
 pub mod metrics;
+pub mod metrics_api;
 pub mod release;
 pub mod runtime;
 pub mod secrets;

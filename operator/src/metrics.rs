@@ -12,8 +12,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 use sluice_crds::names::Kind;
 
-use crate::controller::turns::Turns;
-use crate::sweep::Board;
+use crate::controller::context::Context;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Outcome {
@@ -24,6 +23,11 @@ struct Outcome {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Sweep {
     server: &'static str,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Asked {
     outcome: &'static str,
 }
 
@@ -46,6 +50,7 @@ pub struct Metrics {
     last_success: Family<OfKind, Gauge<f64, AtomicU64>>,
     sweeps: Family<Sweep, Counter>,
     settings_broken: Gauge,
+    asked: Family<Asked, Counter>,
     roll_outs: Family<Turn, Gauge>,
 }
 
@@ -67,13 +72,16 @@ impl Default for Metrics {
         registry.register("sweeps", "Rounds over a connection", sweeps.clone());
         let settings_broken = Gauge::default();
         registry.register("settings_broken", "1 while the settings file cannot be used", settings_broken.clone());
+        let asked = Family::<Asked, Counter>::default();
+        let help = "Requests to the external metrics API by outcome";
+        registry.register("external_metrics_requests", help, asked.clone());
         let roll_outs = Family::<Turn, Gauge>::default();
         registry.register(
             "roll_outs",
             "Resources that replace their workers, or wait for their turn",
             roll_outs.clone(),
         );
-        Self { registry, reconciles, seconds, last_success, sweeps, settings_broken, roll_outs }
+        Self { registry, reconciles, seconds, last_success, sweeps, settings_broken, asked, roll_outs }
     }
 }
 
@@ -93,16 +101,26 @@ impl Metrics {
         self.sweeps.get_or_create(&Sweep { server, outcome: if ok { "ok" } else { "failed" } }).inc();
     }
 
+    /// A request to the external metrics API was answered; `outcome`: `ok`, the sort of refusal, or `no_handshake`.
+    pub fn external_metrics(&self, outcome: &'static str) {
+        self.asked.get_or_create(&Asked { outcome }).inc();
+    }
+
     /// Everything in the text format.
-    pub fn encode(&self, board: &Board, turns: &Turns, settings_broken: bool) -> Result<String, std::fmt::Error> {
-        self.settings_broken.set(i64::from(settings_broken));
-        let (running, queued) = turns.counts();
+    pub fn encode(&self, ctx: &Context) -> Result<String, std::fmt::Error> {
+        self.settings_broken.set(i64::from(ctx.settings.broken().is_some()));
+        let (running, queued) = ctx.turns.counts();
         for (state, count) in [("running", running), ("queued", queued)] {
             self.roll_outs.get_or_create(&Turn { state }).set(i64::try_from(count).unwrap_or(i64::MAX));
         }
         let mut text = String::new();
         encode_registry(&mut text, &self.registry)?;
-        board.encode_lag(&mut text);
+        if let Some(registered) = ctx.external_metrics.is_registered() {
+            let name = "sluice_operator_external_metrics_registered";
+            writeln!(text, "# HELP {name} 1 while the API server asks us for external metrics.\n# TYPE {name} gauge")?;
+            writeln!(text, "{name} {}", u8::from(registered))?;
+        }
+        ctx.board.encode_lag(&mut text);
         encode_eof(&mut text)?;
         text.write_str("")?;
         Ok(text)

@@ -25,7 +25,7 @@ use crate::metrics::Metrics;
 use crate::secrets::{InstallKey, WeakInstallKey};
 use crate::settings::{LoadError, load, reload_loop, say_unusable};
 use crate::sweep::{self, Board, Triggers};
-use crate::{admin, release, telemetry};
+use crate::{admin, metrics_api, release, telemetry};
 
 /// How often it is looked whether `PodMonitors` can be made.
 const POD_MONITORS_EVERY: Duration = Duration::from_secs(60);
@@ -53,6 +53,9 @@ pub enum RunError {
     /// The admin endpoints cannot be served.
     #[error("admin endpoints: {0}")]
     Admin(std::io::Error),
+    /// The external metrics API cannot be served.
+    #[error("external metrics API: {0}")]
+    ExternalMetrics(std::io::Error),
     /// The runtime cannot be made.
     #[error("runtime: {0}")]
     Runtime(std::io::Error),
@@ -72,7 +75,8 @@ pub fn run(arguments: Arguments) -> Result<(), RunError> {
         .map_err(RunError::Runtime)?;
     runtime.block_on(async {
         match arguments.command {
-            Command::Run(arguments) => operate(arguments).await,
+            // It holds the futures of every loop there is.
+            Command::Run(arguments) => Box::pin(operate(arguments)).await,
             Command::ReleaseFinalizers(arguments) => {
                 release::run(&client().await?, arguments.watch_namespace).await.map_err(RunError::Release)
             }
@@ -98,6 +102,7 @@ async fn operate(arguments: RunArguments) -> Result<(), RunError> {
     say_unusable(&settings);
     let install_key = install_key(&arguments.install_key)?;
     let listener = TcpListener::bind(arguments.admin_listen).await.map_err(RunError::Admin)?;
+    let external_metrics = external_metrics(&arguments).await?;
     let client = client().await?;
     let (settings, reloading) = reload_loop(arguments.settings, settings);
     let (triggers, pipelines, syncs) = Triggers::new();
@@ -118,6 +123,7 @@ async fn operate(arguments: RunArguments) -> Result<(), RunError> {
         key_sweeps: KeySweeps::default(),
         scaling: ScalingBook::default(),
         turns: Turns::default(),
+        external_metrics: metrics_api::Standing::default(),
         pod_monitors,
         started: jiff::Timestamp::now(),
         sweep_every: Duration::from_secs(arguments.sweep_seconds.into()),
@@ -141,6 +147,7 @@ async fn operate(arguments: RunArguments) -> Result<(), RunError> {
             streams::watch_children(Arc::clone(&ctx)),
             sweep::run(Arc::clone(&ctx)),
             look_for_pod_monitors(ctx.client.clone(), monitors_found),
+            serve_external_metrics(external_metrics, Arc::clone(&ctx)),
         );
     };
     tracing::info!(instance = %ctx.settings.current().instance, "the operator runs");
@@ -149,6 +156,24 @@ async fn operate(arguments: RunArguments) -> Result<(), RunError> {
         () = background => Ok(()),
         served = admin::serve(listener, Arc::clone(&ctx)) => served.map_err(RunError::Admin),
         () = end_on_signal(stopping) => Ok(()),
+    }
+}
+
+/// Where the external metrics API is served, if it is.
+async fn external_metrics(arguments: &RunArguments) -> Result<Option<(TcpListener, metrics_api::Options)>, RunError> {
+    let RunArguments { external_metrics_listen, external_metrics_name, pod_namespace, .. } = arguments;
+    // The parser has seen to it that the first does not come without the others.
+    let (Some(listen), Some(name), Some(namespace)) = (external_metrics_listen, external_metrics_name, pod_namespace)
+    else {
+        return Ok(None);
+    };
+    let listener = TcpListener::bind(listen).await.map_err(RunError::ExternalMetrics)?;
+    Ok(Some((listener, metrics_api::Options { name: name.clone(), namespace: namespace.clone() })))
+}
+
+async fn serve_external_metrics(served: Option<(TcpListener, metrics_api::Options)>, ctx: Arc<Context>) {
+    if let Some((listener, options)) = served {
+        metrics_api::run(listener, options, ctx).await;
     }
 }
 

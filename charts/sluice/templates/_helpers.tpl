@@ -6,6 +6,10 @@
 {{ .Values.serviceAccount.name | default (include "sluice.fullname" .) }}
 {{- end }}
 
+{{- define "sluice.externalMetrics" -}}
+{{ include "sluice.fullname" . }}-metrics-api
+{{- end }}
+
 {{- define "sluice.selector" -}}
 app.kubernetes.io/name: sluice-operator
 app.kubernetes.io/instance: {{ .Release.Name }}

@@ -5,7 +5,7 @@
 
 pub mod servers;
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -47,6 +47,12 @@ pub struct Operator<'a> {
     pub name: String,
     /// After so many seconds a deletion gives up; part of the next settings that are written.
     pub deletion_deadline: u32,
+    /// More of the settings, at their top level; part of the next ones that are written.
+    pub more_settings: String,
+    /// More of the environment; for the next start.
+    pub environment: Vec<(&'static str, String)>,
+    /// Where `/readyz` and `/metrics` are, since the last start.
+    pub admin: Option<SocketAddr>,
     folder: tempfile::TempDir,
     worker_image: String,
     process: Option<Child>,
@@ -78,6 +84,9 @@ impl<'a> Operator<'a> {
             redis,
             name,
             deletion_deadline: 5,
+            more_settings: String::new(),
+            environment: Vec::new(),
+            admin: None,
             folder: tempfile::tempdir().expect("a folder"),
             worker_image: image.to_owned(),
             process: None,
@@ -132,6 +141,7 @@ impl<'a> Operator<'a> {
     /// Starts the process.
     pub fn run(&mut self) {
         let listen = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("an address");
+        self.admin = Some(listen);
         let log = std::fs::File::create(self.folder.path().join("operator.log")).expect("a log");
         let child = Command::new("setpriv")
             .args(["--pdeathsig", "KILL", "--"])
@@ -140,6 +150,7 @@ impl<'a> Operator<'a> {
             .args(["--admin-listen", &listen.to_string(), "--watch-namespace", &self.name])
             .env("KUBECONFIG", self.path("kubeconfig"))
             .env("SLUICE_SWEEP_SECONDS", "2")
+            .envs(self.environment.iter().cloned())
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a log"))
             .stderr(log)
@@ -179,11 +190,12 @@ impl<'a> Operator<'a> {
     /// Writes the settings with these connections only.
     pub fn write_connections(&self, kafka: &[String], redis: &[String]) {
         let settings = format!(
-            "instanceId: {}\ndeletionDeadlineSeconds: {}\n\
+            "instanceId: {}\ndeletionDeadlineSeconds: {}\n{}\n\
              worker: {{image: \"{}\", imagePullPolicy: {}}}\nconnections:\n  kafka:\n{}  redis:\n{}  \
              - {{name: closed, mode: Standalone, addresses: [\"10.0.0.1:1\"]}}\n",
             self.name,
             self.deletion_deadline,
+            self.more_settings,
             self.worker_image,
             if self.worker_image.starts_with("localhost/") { "Never" } else { "IfNotPresent" },
             kafka.concat(),

@@ -18,6 +18,7 @@ use crate::autoscale::ScalingBook;
 use crate::claims::ClaimIndex;
 use crate::connections::Connections;
 use crate::metrics::Metrics;
+use crate::metrics_api::Standing;
 use crate::secrets::InstallKey;
 use crate::settings::SettingsHandle;
 use crate::sweep::Board;
@@ -52,6 +53,8 @@ pub struct Context {
     pub scaling: ScalingBook,
     /// Deletions of keys under way.
     pub key_sweeps: KeySweeps,
+    /// How it stands with the external metrics API.
+    pub external_metrics: Standing,
     /// Whether `PodMonitors` can be applied.
     pub pod_monitors: watch::Receiver<bool>,
     /// When this process began.

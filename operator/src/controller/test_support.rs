@@ -204,6 +204,7 @@ pub fn context(client: Client) -> (Context, tokio::sync::mpsc::Receiver<Trigger>
         key_sweeps: KeySweeps::default(),
         scaling: ScalingBook::default(),
         turns: Turns::default(),
+        external_metrics: crate::metrics_api::Standing::default(),
         pod_monitors: tokio::sync::watch::channel(false).1,
         started: jiff::Timestamp::UNIX_EPOCH,
         sweep_every: std::time::Duration::from_secs(10),
