@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The integration tests, compiled outside and run inside the stack's network. Cargo runs one file after the other, and most of a
-# file's time is waiting for servers; so there are two rows of files. All that use Kubernetes are in one of them: what they
-# define or remove there concerns the whole cluster.
+# file's time is waiting for servers; so there are two rows of files. All that use Kubernetes are in one of them, one test at a
+# time: what they define or remove there concerns the whole cluster.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 : "${CARGO_TARGET_DIR:?run me through make}"
@@ -10,7 +10,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 run() {
   local source=$1 program=$2 log begun=$SECONDS
   log=$(mktemp)
-  if (cd "${source%/tests/*}" && "$CARGO_TARGET_DIR/debug/stack" exec -- "$program" --test-threads="${SLUICE_TEST_THREADS:-2}") &>"$log"; then
+  if (cd "${source%/tests/*}" && "$CARGO_TARGET_DIR/debug/stack" exec -- "$program" --test-threads="$threads") &>"$log"; then
     echo "$source: $(sed -n 's/^test result: //p' "$log")"
   else
     echo "==== $source failed after $((SECONDS - begun)) s"; cat "$log"; failed=yes
@@ -18,9 +18,9 @@ run() {
   rm "$log"
 }
 
-# A row of files, from a list of sources and programs; it goes on after a failure.
+# A row of files, from a list of sources and programs, so many tests at a time; it goes on after a failure.
 row() {
-  local failed=no source program
+  local threads=$1 failed=no source program
   while read -r source program; do run "$source" "$program" </dev/null; done
   [ $failed = no ]
 }
@@ -36,9 +36,9 @@ found=$(wc -l <<<"$list") there=$(git ls-files '*/tests/*.rs' | grep -cE '^[^/]+
 [ "$found" = "$there" ] || { echo "cargo built $found test files of $there" >&2; exit 1; }
 
 kubernetes='^e2e/tests/(operator_[a-z_]+|api)\.rs '
-grep -E "$kubernetes" <<<"$list" | row &
+grep -E "$kubernetes" <<<"$list" | row 1 &
 others=$!
 result=0
-grep -vE "$kubernetes" <<<"$list" | row || result=1
+grep -vE "$kubernetes" <<<"$list" | row 2 || result=1
 wait $others || result=1
 exit $result

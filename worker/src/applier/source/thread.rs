@@ -19,9 +19,11 @@ use crate::applier::engine::{Event, PartitionId, Reading};
 use crate::applier::mutation::Change;
 use crate::health::HealthHandle;
 
-/// librdkafka's logical offsets.
-const BEGINNING: i64 = -2;
-const END: i64 = -1;
+/// Where an assigned partition waits, paused, until the engine knows where it begins. Never a logical offset, here or in a seek:
+/// librdkafka asks a broker what "end" or "beginning" is, and when a pause or a seek comes before the answer, it does not forget
+/// the question but asks once more half a second later (`outdated offset response`). That answer then moves the position away
+/// from where the seek had put it, and what lies between is never read.
+const ANYWHERE: i64 = 0;
 /// Longest wait for a record.
 const POLL: Duration = Duration::from_millis(20);
 /// Longest wait for librdkafka's own thread.
@@ -234,7 +236,6 @@ impl Source {
         let wanted: Vec<(PartitionId, i64)> =
             self.places.iter().filter_map(|(id, place)| Some((*id, place.wanted?))).collect();
         for (id, offset) in wanted {
-            let offset = if offset == 0 { BEGINNING } else { offset };
             match self.go_to(id, offset) {
                 Ok(true) => {
                     if let Some(place) = self.places.get_mut(&id) {
@@ -247,6 +248,8 @@ impl Source {
                 Err(error) => {
                     tracing::debug!(%error, "a position is not taken yet");
                     self.retry_at = Some(Instant::now() + RETRY);
+                    // Brokers that do not answer are not waited for once for each partition.
+                    return;
                 }
             }
         }
@@ -254,8 +257,14 @@ impl Source {
 
     fn go_to(&mut self, id: PartitionId, offset: i64) -> Result<bool, KafkaError> {
         let Some(consumer) = &self.consumer else { return Ok(false) };
+        // See ANYWHERE for why the beginning is asked for here.
+        let begin = |partition: &TopicPartition| match offset {
+            0 => consumer.watermarks(partition, SEEK).map(|(first, _)| first),
+            offset => Ok(offset),
+        };
         match (self.assigned.get(&id), self.mode) {
             (Some(partition), _) => {
+                let offset = begin(partition)?;
                 if let Err(error) = consumer.seek([(partition, offset)], SEEK) {
                     // A fetcher that ended at a position the topic no longer has refuses to be moved; it is begun anew.
                     // If a revocation waits unpolled, librdkafka takes this for its answer and asks again for what is
@@ -272,7 +281,7 @@ impl Source {
             (None, Mode::Repair) => {
                 let Some(decoder) = self.settings.decoders.get(usize::from(id.topic)) else { return Ok(false) };
                 let partition = TopicPartition::new(decoder.topic(), id.partition);
-                consumer.incremental_assign([(&partition, offset)])?;
+                consumer.incremental_assign([(&partition, begin(&partition)?)])?;
                 self.assigned.insert(id, partition);
             }
         }
@@ -376,9 +385,8 @@ impl Source {
 
     fn assign(&mut self, partitions: &[TopicPartition]) -> Result<(), Ended> {
         let Some(consumer) = &self.consumer else { return Ok(()) };
-        // At the end, where there is nothing to fetch, and paused, until the engine knows where to begin.
         let outcome = consumer
-            .incremental_assign(partitions.iter().map(|partition| (partition, END)))
+            .incremental_assign(partitions.iter().map(|partition| (partition, ANYWHERE)))
             .and_then(|()| consumer.pause(partitions));
         if let Err(error) = outcome {
             return self.tell(Told::Fatal(format!("cannot take partitions: {error}")));
@@ -487,6 +495,10 @@ fn close(consumer: &Consumer) {
         tracing::debug!(%error, "a consumer did not close in order");
     }
 }
+
+#[cfg(test)]
+#[path = "late_answer_tests.rs"]
+mod late_answer_tests;
 
 fn unix_ms() -> i64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
