@@ -197,6 +197,9 @@ impl Lane {
         let busy = began.elapsed().saturating_sub(waited);
         self.metrics.busy_micros.inc_by(u64::try_from(busy.as_micros()).unwrap_or(0));
         self.settle(state, &mut work, &ends, busy);
+        // Also a batch that was given back, to other lanes or workers, holds nothing up here any more: a lane that gets no
+        // more work would else keep the worker from being ready for ever.
+        self.health.held_up(None);
     }
 
     fn make_ready(&mut self, state: &mut State) {
