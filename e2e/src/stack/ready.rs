@@ -95,7 +95,8 @@ fn connect(address: SocketAddr) -> std::io::Result<TcpStream> {
 }
 
 fn get(mut stream: impl Read + Write, address: SocketAddr, path: &str) -> std::io::Result<bool> {
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n")?;
+    // In one piece: a server that answers the first of several and closes would break the connection for the rest.
+    stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n").as_bytes())?;
     let mut head = [0u8; 12];
     stream.read_exact(&mut head)?;
     Ok(head.ends_with(b" 200"))
@@ -123,8 +124,14 @@ mod tests {
         let address = listener.local_addr().expect("bound");
         std::thread::spawn(move || {
             let (mut stream, _) = listener.accept().expect("one client");
-            let mut request = [0u8; 64];
-            let _ = stream.read(&mut request).expect("a request");
+            // All of it: what is closed with something unread is reset, and the answer may be lost.
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                let mut some = [0u8; 64];
+                let read = stream.read(&mut some).expect("a request");
+                assert!(read > 0, "cut short: {request:?}");
+                request.extend(&some[..read]);
+            }
             write!(stream, "HTTP/1.0 {status}\r\n\r\n").expect("written");
         });
         address
