@@ -1,8 +1,9 @@
 //! Reading view topics: one thread for the group's consumer, one for repairs.
 //!
 //! ```text
-//! thread.rs  the loop: commands in, rebalances, records and ends out
-//! budget.rs  how much may be held, and which partitions are paused for it (pure)
+//! thread.rs            the loop: commands in, rebalances, records and ends out
+//! thread/positions.rs  where reading begins
+//! budget.rs            how much may be held, and which partitions are paused for it (pure)
 //! ```
 //!
 //! The group decides which partitions are ours and carries lag and reports; where reading begins is decided by the

@@ -1,5 +1,9 @@
 //! The loop of a source.
 
+mod positions;
+#[cfg(test)]
+mod positions_tests;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
@@ -12,6 +16,7 @@ use sluice_clients::kafka::error::{ErrorCode, KafkaError};
 use sluice_crds::worker_config::KafkaEndpoint;
 use tokio::sync::mpsc::Sender;
 
+use self::positions::ANYWHERE;
 use super::budget::{Advice, Budget};
 use super::{Command, Mode, Told};
 use crate::applier::decode::Decoder;
@@ -19,18 +24,9 @@ use crate::applier::engine::{Event, PartitionId, Reading};
 use crate::applier::mutation::Change;
 use crate::health::HealthHandle;
 
-/// Where an assigned partition waits, paused, until the engine knows where it begins. Never a logical offset, here or in a seek:
-/// librdkafka asks a broker what "end" or "beginning" is, and when a pause or a seek comes before the answer, it does not forget
-/// the question but asks once more half a second later (`outdated offset response`). That answer then moves the position away
-/// from where the seek had put it, and what lies between is never read.
-const ANYWHERE: i64 = 0;
 /// Longest wait for a record.
 const POLL: Duration = Duration::from_millis(20);
-/// Longest wait for librdkafka's own thread.
-const SEEK: Duration = Duration::from_secs(2);
 const WATERMARKS: Duration = Duration::from_secs(5);
-/// Between attempts on a position that could not be taken.
-const RETRY: Duration = Duration::from_millis(200);
 /// Most weight of records that wait to be told together.
 const CHUNK: usize = 256 * 1024;
 /// The repair consumer is given up when nothing needed it for so long.
@@ -78,6 +74,8 @@ pub struct Source {
     places: BTreeMap<PartitionId, Place>,
     budget: Budget,
     retry_at: Option<Instant>,
+    /// Whose position could not be taken last.
+    refused: Option<PartitionId>,
     used_at: Instant,
     ends_at: Instant,
 }
@@ -99,6 +97,7 @@ impl Source {
             places: BTreeMap::new(),
             budget: Budget::default(),
             retry_at: None,
+            refused: None,
             used_at: now,
             ends_at: now,
         }
@@ -225,67 +224,6 @@ impl Source {
         {
             tracing::warn!(%error, "cannot stop reading a repaired partition");
         }
-    }
-
-    /// Takes the positions that were asked for.
-    fn move_positions(&mut self) {
-        if self.retry_at.is_some_and(|at| Instant::now() < at) {
-            return;
-        }
-        self.retry_at = None;
-        let wanted: Vec<(PartitionId, i64)> =
-            self.places.iter().filter_map(|(id, place)| Some((*id, place.wanted?))).collect();
-        for (id, offset) in wanted {
-            match self.go_to(id, offset) {
-                Ok(true) => {
-                    if let Some(place) = self.places.get_mut(&id) {
-                        place.wanted = None;
-                        place.paused = false;
-                    }
-                }
-                // Not ours any more; the engine hears of it too.
-                Ok(false) => {}
-                Err(error) => {
-                    tracing::debug!(%error, "a position is not taken yet");
-                    self.retry_at = Some(Instant::now() + RETRY);
-                    // Brokers that do not answer are not waited for once for each partition.
-                    return;
-                }
-            }
-        }
-    }
-
-    fn go_to(&mut self, id: PartitionId, offset: i64) -> Result<bool, KafkaError> {
-        let Some(consumer) = &self.consumer else { return Ok(false) };
-        // See ANYWHERE for why the beginning is asked for here.
-        let begin = |partition: &TopicPartition| match offset {
-            0 => consumer.watermarks(partition, SEEK).map(|(first, _)| first),
-            offset => Ok(offset),
-        };
-        match (self.assigned.get(&id), self.mode) {
-            (Some(partition), _) => {
-                let offset = begin(partition)?;
-                if let Err(error) = consumer.seek([(partition, offset)], SEEK) {
-                    // A fetcher that ended at a position the topic no longer has refuses to be moved; it is begun anew.
-                    // If a revocation waits unpolled, librdkafka takes this for its answer and asks again for what is
-                    // left: a rebalance more, and at worst a fresh process. A refused seek repeated for ever is worse.
-                    tracing::debug!(%error, "a position is not taken by a seek");
-                    if let Err(error) = consumer.incremental_unassign([partition]) {
-                        tracing::debug!(%error, "not assigned");
-                    }
-                    consumer.incremental_assign([(partition, offset)])?;
-                }
-                consumer.resume([partition])?;
-            }
-            (None, Mode::Group) => return Ok(false),
-            (None, Mode::Repair) => {
-                let Some(decoder) = self.settings.decoders.get(usize::from(id.topic)) else { return Ok(false) };
-                let partition = TopicPartition::new(decoder.topic(), id.partition);
-                consumer.incremental_assign([(&partition, begin(&partition)?)])?;
-                self.assigned.insert(id, partition);
-            }
-        }
-        Ok(true)
     }
 
     fn reading_now(&self) -> Vec<PartitionId> {
@@ -495,10 +433,6 @@ fn close(consumer: &Consumer) {
         tracing::debug!(%error, "a consumer did not close in order");
     }
 }
-
-#[cfg(test)]
-#[path = "late_answer_tests.rs"]
-mod late_answer_tests;
 
 fn unix_ms() -> i64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
