@@ -8,3 +8,4 @@ mod ffi;
 pub mod producer;
 
 pub use ffi::memory::bound_memory;
+pub use ffi::openssl::keep_openssl;

@@ -20,6 +20,7 @@ use super::call::{call_error, check, millis, take_error};
 use super::list::{self, List};
 use super::mailbox::{self, Mailbox, Polled};
 use super::membership::GroupMetadata;
+use super::openssl::keep_openssl;
 use super::record::Record;
 use crate::kafka::admin::TopicPartition;
 use crate::kafka::error::{ErrorCode, KafkaError};
@@ -65,6 +66,7 @@ pub struct Consumer {
 impl Consumer {
     /// Makes a consumer from `config`, which must hold `group.id`. Callbacks are ours.
     pub fn new(config: &ClientConfig) -> Result<Self, KafkaError> {
+        keep_openssl();
         let native_config =
             config.create_native_config().map_err(|error| KafkaError::Creation { reason: error.to_string() })?;
         let mailbox = Box::<Mailbox>::default();

@@ -12,5 +12,6 @@ mod list;
 pub(super) mod mailbox;
 pub(super) mod membership;
 pub(super) mod memory;
+pub(super) mod openssl;
 pub(super) mod producer;
 pub(super) mod record;

@@ -19,6 +19,7 @@ use rdkafka_sys as sys;
 use super::call::{millis, take_error};
 use super::list::{List, c_string};
 use super::membership::GroupMetadata;
+use super::openssl::keep_openssl;
 use crate::kafka::admin::TopicPartition;
 use crate::kafka::error::{ErrorCode, ErrorFlags, KafkaError};
 
@@ -116,6 +117,7 @@ impl TransactionalProducer {
     /// Makes the client from `config`, which must hold `transactional.id` and `delivery.report.only.error`; connects in
     /// the background. Topics get the handles 0, 1, 2 … in the order given.
     pub fn new<'a>(config: &ClientConfig, topics: impl IntoIterator<Item = &'a str>) -> Result<Self, KafkaError> {
+        keep_openssl();
         let context = Context::default();
         let failures = context.failures.clone();
         let producer: ThreadedProducer<Context> =

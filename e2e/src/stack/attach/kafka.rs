@@ -133,6 +133,8 @@ impl Kafka {
 
     /// librdkafka settings of another user.
     pub fn client_config_as(&self, username: &str, password: &SecretString) -> rdkafka::ClientConfig {
+        // Tests make the crate's own clients of it, and end while those are destroyed.
+        sluice_clients::kafka::keep_openssl();
         let mut config = rdkafka::ClientConfig::new();
         config.set("bootstrap.servers", &self.bootstrap);
         if self.security == Security::SaslSsl {

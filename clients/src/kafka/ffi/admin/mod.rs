@@ -28,6 +28,7 @@ use rdkafka_sys as sys;
 use tokio::sync::oneshot;
 
 use self::native::{Native, text};
+use super::openssl::keep_openssl;
 use crate::kafka::admin::AdminError;
 
 /// How much longer than librdkafka's own deadline a caller waits: it is a backstop, not the deadline.
@@ -150,6 +151,7 @@ impl Drop for Pending {
 
 impl AdminHandle {
     pub fn new(config: &ClientConfig) -> Result<Self, AdminError> {
+        keep_openssl();
         let failed = |error: rdkafka::error::KafkaError| AdminError::Client(error.to_string());
         let mut config = config.clone();
         config.set("metadata.max.age.ms", METADATA_AGE_MILLISECONDS);

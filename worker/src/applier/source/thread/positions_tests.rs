@@ -46,8 +46,8 @@ fn produce(brokers: &MockCluster<'_, DefaultProducerContext>, partition: i32) {
     }
 }
 
-/// Offsets that are told of a partition until its end, when all that are assigned are read from `begin`.
-fn read(brokers: &MockCluster<'_, DefaultProducerContext>, of: i32, begin: i64) -> Vec<i64> {
+/// Offsets that are told of a partition until its end, when all that are assigned are read from `first`.
+fn read(brokers: &MockCluster<'_, DefaultProducerContext>, of: i32, first: i64) -> Vec<i64> {
     let ((commands, taken), (tell, mut told)) = (std::sync::mpsc::channel(), mpsc::channel(64));
     let source = Source::new(settings(brokers), Mode::Group, taken, tell);
     let thread = std::thread::spawn(move || source.run());
@@ -58,7 +58,7 @@ fn read(brokers: &MockCluster<'_, DefaultProducerContext>, of: i32, begin: i64) 
             Told::Event(Event::Assigned(partitions)) => {
                 for partition in partitions {
                     let reading = Reading { partition, line: LineId::Main, incarnation: 1 };
-                    commands.send(Command::Read { reading, offset: begin }).unwrap();
+                    commands.send(Command::Read { reading, offset: first }).unwrap();
                 }
             }
             Told::Event(Event::Fetched { reading, changes }) if reading.partition.partition == of => {
