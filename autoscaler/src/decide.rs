@@ -11,6 +11,7 @@ use crate::estimate::{Estimates, Load};
 use crate::history::{History, Settled};
 use crate::inputs::{Inputs, Measured, Partition};
 use crate::settings::{Fallback, Settings};
+use crate::sleep::{self, Asleep};
 use crate::units::{Rate, Replicas};
 
 /// What one group's decisions remember. Begins empty; a restart of the caller costs one scale-down window.
@@ -84,12 +85,16 @@ struct Bounds {
 
 impl Bounds {
     /// The ceiling wins over the floor, the partitions over both.
-    fn new(settings: &Settings, now: Timestamp, partitions: u32) -> Self {
+    fn new(settings: &Settings, inputs: &Inputs, partitions: u32) -> Self {
+        let now = inputs.now;
         let open: Vec<_> = settings.schedules.iter().filter(|schedule| schedule.is_open(now)).collect();
         let floor = open.iter().filter_map(|schedule| schedule.floor()).max();
         let ceiling = open.iter().filter_map(|schedule| schedule.ceiling()).min();
         let (mut min, mut min_limit) = (settings.min, Limit::MinReplicas);
         let (mut max, mut max_limit) = (settings.max, Limit::MaxReplicas);
+        if min == Replicas::ZERO && sleep::longest(inputs.offsets_kept).is_none() {
+            (min, min_limit) = (Replicas(1), Limit::OffsetRetention);
+        }
         if let Some(floor) = floor.filter(|&floor| floor > min) {
             (min, min_limit) = (floor, Limit::ScheduleFloor);
         }
@@ -144,12 +149,16 @@ impl<'a> Round<'a> {
         state.estimates.interrupt();
         // The partitions of the last measurement; before the first one they are no bound.
         let partitions = if state.partitions == 0 { u32::MAX } else { state.partitions };
-        let bounds = Bounds::new(self.settings, now, partitions);
+        let bounds = Bounds::new(self.settings, self.inputs, partitions);
+        // Nobody has seen that it was idle.
+        state.history.idle_for(now, false, self.settings.sleep_after);
         let wish = match self.settings.fallback {
             Fallback::Hold => self.current,
             Fallback::CurrentIfHigher(replicas) => self.current.max(replicas),
             Fallback::Replicas(replicas) => replicas,
         };
+        // Records may wait, and nobody sees them: a worker does.
+        let wish = if self.current == Replicas::ZERO { wish.max(Replicas(1)) } else { wish };
         let mut proposal = self.hold(Reason::MetricsMissing);
         if long && wish != self.current {
             let target = wish.clamp(bounds.min, bounds.max);
@@ -164,26 +173,20 @@ impl<'a> Round<'a> {
 
     fn with_measurement(&self, state: &mut State, samples: &[Partition]) -> Decision {
         let now = self.inputs.now;
-        state.history.missing_for(now, false, self.settings.metrics_grace);
+        // Whether records wait for a group that sleeps, only their lag can tell.
+        let blind = self.current == Replicas::ZERO && samples.iter().any(|sample| sample.lag.is_none());
+        let blind_for_long = state.history.missing_for(now, blind, self.settings.metrics_grace);
         let load = state.estimates.update(self.inputs, samples, self.settled == Settled::Yes);
         state.partitions = load.partitions;
-        let demand = demand(
-            self.settings,
-            &load,
-            &Circumstances {
-                replicas: self.current,
-                members: self.inputs.group.members,
-                lanes: self.inputs.lanes.get(),
-                rebalance: state.history.rebalance(),
-                start_up: state.history.start_up(),
-            },
-        );
+        let demand = self.demand(state, &load);
         if let Some(demand) = &demand {
             state.effect.judge(now, self.current, self.settled, load.processed, demand, &state.history);
         }
-        let bounds = Bounds::new(self.settings, now, load.partitions);
+        let bounds = Bounds::new(self.settings, self.inputs, load.partitions);
         let idle = state.history.idle_for(now, load.idle, self.settings.sleep_after);
-        let wanted = self.wanted(&load, demand.as_ref(), &bounds, idle);
+        let call = self.call(state, &load, &bounds, blind_for_long);
+        let rests = if self.current == Replicas::ZERO { call.is_none() } else { idle && self.settings.may_sleep() };
+        let wanted = if rests { Replicas::ZERO } else { self.wanted(&load, demand.as_ref()) };
         let (recommended, limit) = bounds.apply(wanted, load.partitions);
         let limit = match &demand {
             Some(demand) if limit == Limit::Unlimited && demand.terms.needed() > f64::from(load.partitions) => {
@@ -192,15 +195,20 @@ impl<'a> Round<'a> {
             _ => limit,
         };
         let most = state.history.most_wanted(now, recommended, self.settings.scale_down_window);
-        let proposal = self.propose(
-            state,
-            &load,
-            demand.as_ref(),
-            &bounds,
-            Proposal { target: recommended, reason: Reason::Steady, limit },
-            most,
-        );
-        let proposal = self.guard(state, proposal);
+        let proposal = match call {
+            // With nobody at work there is no change to be over and no rebalance to wait for.
+            Some(reason) if self.current == Replicas::ZERO => {
+                let limit = if reason == Reason::OutOfBounds { bounds.min_limit } else { limit };
+                Proposal { target: recommended, reason, limit }
+            }
+            None if self.current == Replicas::ZERO => {
+                self.hold(if blind { Reason::PartlyMeasured } else { Reason::Asleep })
+            }
+            _ => {
+                let wish = Proposal { target: recommended, reason: Reason::Steady, limit };
+                self.guard(state, self.propose(state, &load, demand.as_ref(), &bounds, wish, most))
+            }
+        };
         if let Some(demand) = demand.as_ref().filter(|_| proposal.target > self.current) {
             // More than two seconds of work wait: the members do what they can.
             let saturated = demand.backlog || load.lag > 2.0 * load.processed;
@@ -209,11 +217,32 @@ impl<'a> Round<'a> {
         self.decision(state, proposal, Some(recommended), demand, &load)
     }
 
-    /// What the load asks for, without bounds.
-    fn wanted(&self, load: &Load, demand: Option<&Demand>, bounds: &Bounds, idle: bool) -> Replicas {
-        if bounds.min == Replicas::ZERO && (idle || (self.current == Replicas::ZERO && load.idle)) {
-            return Replicas::ZERO;
+    fn demand(&self, state: &State, load: &Load) -> Option<Demand> {
+        let now = Circumstances {
+            replicas: self.current,
+            members: self.inputs.group.members,
+            lanes: self.inputs.lanes.get(),
+            rebalance: state.history.rebalance(),
+            start_up: state.history.start_up(),
+        };
+        demand(self.settings, load, &now)
+    }
+
+    /// Why a group that sleeps has to wake up, if it has to.
+    fn call(&self, state: &State, load: &Load, bounds: &Bounds, blind_for_long: bool) -> Option<Reason> {
+        let longest = sleep::longest(self.inputs.offsets_kept).unwrap_or_default();
+        let overdue = state.history.wakes_at(longest).is_none_or(|at| at <= self.inputs.now);
+        match () {
+            () if bounds.min > Replicas::ZERO => Some(Reason::OutOfBounds),
+            () if load.calls => Some(Reason::WorkArrived),
+            () if blind_for_long => Some(Reason::FallbackApplied),
+            () if overdue => Some(Reason::KeepingOffsets),
+            () => None,
         }
+    }
+
+    /// What the load asks for, without bounds and without sleep.
+    fn wanted(&self, load: &Load, demand: Option<&Demand>) -> Replicas {
         let wanted = match demand {
             Some(demand) => demand.wanted,
             None => by_threshold(self.settings, load).map_or(self.current, |n| level(load.partitions, n)),
@@ -254,9 +283,6 @@ impl<'a> Round<'a> {
         bounds: &Bounds,
         wish: Proposal,
     ) -> Proposal {
-        if self.current == Replicas::ZERO {
-            return Proposal { reason: Reason::WorkArrived, ..wish };
-        }
         let Some(demand) = demand else { return Proposal { reason: Reason::Backlog, ..wish } };
         if demand.fits {
             return self.hold(Reason::Steady);
@@ -320,9 +346,19 @@ impl<'a> Round<'a> {
             Settled::Unknown => self.hold(Reason::MetricsMissing),
             Settled::Rebalancing => self.hold(Reason::Rebalancing),
             Settled::Members => self.hold(Reason::Settling),
+            // After a while a group is taken as it is; but its offsets are kept only from a member's leaving on.
+            Settled::Yes if proposal.target == Replicas::ZERO && !self.inputs.group.has_all(self.current) => {
+                self.hold(Reason::Settling)
+            }
             Settled::Yes if !state.history.cooled_down(self.inputs.now) => self.hold(Reason::CoolingDown),
             Settled::Yes => proposal,
         }
+    }
+
+    fn asleep(&self, state: &State, proposal: Proposal) -> Option<Asleep> {
+        let sleeps = self.current == Replicas::ZERO && proposal.target == Replicas::ZERO;
+        let until = sleep::longest(self.inputs.offsets_kept).and_then(|longest| state.history.wakes_at(longest));
+        until.filter(|_| sleeps).map(|until| Asleep { until })
     }
 
     fn hold(&self, reason: Reason) -> Proposal {
@@ -348,6 +384,7 @@ impl<'a> Round<'a> {
             stuck: Stuck { count: load.stuck.len(), first: load.stuck.iter().copied().take(8).collect() },
             frozen_until: state.effect.frozen_until(self.inputs.now),
             cool_down: state.history.cool_down(),
+            asleep: self.asleep(state, proposal),
         }
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use crate::sleep::Asleep;
 use crate::units::{Messages, Rate, Replicas, Short};
 
 /// Longest text of [`Decision::explain`].
@@ -33,6 +34,8 @@ pub struct Decision {
     pub frozen_until: Option<Timestamp>,
     /// The shortest time between two changes now.
     pub cool_down: Duration,
+    /// No replica runs, and none shall.
+    pub asleep: Option<Asleep>,
 }
 
 /// The terms of the formula, in replicas where not said otherwise.
@@ -103,6 +106,10 @@ words! {
         LoadBelowUtilization,
         /// Work arrived while asleep.
         WorkArrived,
+        /// Asleep for so long that Kafka would soon forget the group's offsets: a member keeps them.
+        KeepingOffsets,
+        /// Nothing arrives and nothing waits: none runs.
+        Asleep,
         /// Nothing arrived and nothing waited for long enough.
         Idle,
         /// The replicas were outside of the bounds of settings, schedules or partitions.
@@ -143,6 +150,8 @@ words! {
         Unlimited,
         /// `minReplicas`.
         MinReplicas,
+        /// Kafka keeps the offsets of a group without members for too short a time to sleep.
+        OffsetRetention,
         /// `maxReplicas`.
         MaxReplicas,
         /// A schedule's `minReplicas`.
@@ -220,6 +229,9 @@ impl Decision {
         }
         if let Some(until) = self.frozen_until {
             let _ = write!(text, "; no more replicas before {until:.0}: the last ones did not help");
+        }
+        if let Some(Asleep { until }) = self.asleep {
+            let _ = write!(text, "; at {until:.0} at the latest a replica starts, so that Kafka keeps the offsets");
         }
         if let Some(bound) = &self.partition_bound {
             let _ = write!(text, "; {}", bound.advice());

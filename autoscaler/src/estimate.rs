@@ -81,6 +81,8 @@ pub(crate) struct Load {
     pub complete: bool,
     /// Whether there is nothing to do at all: nothing arrives, nothing waits, not even in a partition that stands still.
     pub idle: bool,
+    /// Somewhere a record waits or arrives. What is not known is none.
+    pub calls: bool,
     /// Records wait, a consumer lives, and none is processed.
     pub no_progress: bool,
 }
@@ -143,6 +145,9 @@ impl Estimates {
             lane_capacity: self.capacity.known,
             complete: samples.iter().all(|s| s.lag.is_some() && s.arrival.is_some()),
             idle: samples.iter().all(|s| s.lag.is_some_and(|lag| lag.0 == 0) && s.arrival.is_some_and(is_zero)),
+            calls: samples
+                .iter()
+                .any(|s| s.lag.is_some_and(|lag| lag.0 > 0) || s.arrival.is_some_and(|arrival| !is_zero(arrival))),
             ..Load::default()
         };
         let (mut fast, mut slow) = (0.0, 0.0);

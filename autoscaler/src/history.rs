@@ -97,6 +97,10 @@ impl History {
     /// The replicas are changed now, by us or by somebody else.
     pub(crate) fn record_change(&mut self, now: Timestamp, to: Replicas) {
         let up = self.replicas.is_some_and(|from| to > from);
+        if self.replicas == Some(Replicas::ZERO) {
+            // Who has just been woken up is not asleep again before anybody could look for work.
+            self.idle = None;
+        }
         self.starting = up.then_some(now);
         self.changed = Some(now);
         self.replicas = Some(to);
@@ -149,6 +153,12 @@ impl History {
     /// Whether the last change was long enough ago.
     pub(crate) fn cooled_down(&self, now: Timestamp) -> bool {
         self.changed.is_none_or(|changed| since(now, changed) >= self.cool_down())
+    }
+
+    /// When a group that has had no replica since the last change has slept for `longest`. That nobody knows when it fell
+    /// asleep is as good as too long ago.
+    pub(crate) fn wakes_at(&self, longest: Duration) -> Option<Timestamp> {
+        self.changed.map(|changed| after(changed, longest))
     }
 
     /// Takes in what is wanted now and gives the most that was wanted in the window, if all of it was seen.

@@ -25,6 +25,8 @@ pub struct Inputs {
     pub measured: Measured,
     /// How long a rebalance stops a partition, if somebody measured it. Else it is estimated from the group's phases.
     pub rebalance: Option<Duration>,
+    /// How long Kafka keeps the offsets of a group that has no members (`offsets.retention.minutes`), if that is known.
+    pub offsets_kept: Option<Duration>,
 }
 
 /// The consumer group as its coordinator sees it.
@@ -34,6 +36,13 @@ pub struct Group {
     pub members: u32,
     /// What it is doing.
     pub phase: Phase,
+}
+
+impl Group {
+    /// Each of so many replicas is a member and has its partitions.
+    pub(crate) fn has_all(self, replicas: Replicas) -> bool {
+        self.phase == Phase::Stable && self.members == replicas.0
+    }
 }
 
 /// What a group is doing.

@@ -9,6 +9,7 @@
 //! settings.rs   Settings: what the user wants, checked once
 //! schedule.rs   floors and ceilings by cron and time zone
 //! inputs.rs     one measurement: partitions, group, replicas; hostile numbers end here
+//! sleep.rs      how long none may run, since Kafka forgets the offsets of a group without members
 //! units.rs      Rate, Messages, Replicas
 //! estimate.rs   arrival rates, capacity of a replica and stuck partitions, out of noisy measurements
 //! demand.rs     the formula: terms → replicas that partitions can use
@@ -45,6 +46,14 @@
 //! - The last scale-up did not help (a shared bottleneck, say a slow Redis): frozen, longer each time.
 //! - A partition does not move although its consumer lives (a poison record): it does not count.
 //! - There is no measurement: as it is, then the `Fallback`.
+//!
+//! # Asleep
+//!
+//! With `minReplicas: 0` the last replicas go when for `sleepAfterSeconds` every partition was measured, nothing arrived and
+//! nothing waited, and the group has the members it should have. Once none runs, one starts as soon as one partition is seen
+//! with a record that waits or arrives, whatever the cool-down; when it has not been seen for the time of the fallback whether
+//! one waits (also if the fallback is to hold); and after half of the time that Kafka keeps the offsets of a group without
+//! members. A partition that cannot be measured is no arrival.
 #![forbid(unsafe_code)]
 
 mod decide;
@@ -56,6 +65,7 @@ mod history;
 mod inputs;
 mod schedule;
 mod settings;
+mod sleep;
 mod units;
 
 pub use decide::{Seed, State, consider, decide};
@@ -63,4 +73,5 @@ pub use decision::{Action, Decision, Limit, MAX_EXPLANATION_BYTES, PartitionBoun
 pub use inputs::{Group, Inputs, MAX_PARTITIONS, Measured, Missing, Partition, Phase};
 pub use schedule::{Schedule, ScheduleError};
 pub use settings::{Fallback, Settings, SettingsError, SettingsSpec};
+pub use sleep::Asleep;
 pub use units::{Messages, Rate, Replicas};

@@ -144,6 +144,11 @@ impl Settings {
         })
     }
 
+    /// Whether no replica at all may run, outside of schedules.
+    pub fn may_sleep(&self) -> bool {
+        self.min == Replicas::ZERO
+    }
+
     /// The share of the capacity above which replicas are added: halfway from the planned one to all of it. Between
     /// the two nothing changes, or a load that lies on a step would flap.
     pub(crate) fn upper_utilization(&self) -> f64 {

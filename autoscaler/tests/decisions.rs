@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use sluice_autoscaler::{
     Action, Decision, Fallback, Group, Inputs, Limit, Measured, Missing, Partition, Phase, Reason, Replicas, Schedule,
-    Settings, SettingsSpec, State, decide,
+    Seed, Settings, SettingsSpec, State, decide,
 };
 
 const PARTITIONS: usize = 12;
@@ -54,6 +54,7 @@ impl Pipeline {
             lanes: NonZeroU32::MIN.saturating_add(1),
             measured: Measured::Partitions(vec![partition; PARTITIONS]),
             rebalance: Some(Duration::from_secs(3)),
+            offsets_kept: None,
         }
     }
 
@@ -243,6 +244,150 @@ fn to_sleep_and_awake() {
     let one = Load { arrival: 0.2, processed: 0.0, lag: 12, ..load(0.0) };
     let decision = pipeline.run(5, one);
     assert_eq!((decision.action, decision.target, decision.reason), (Action::Wake, Replicas(1), Reason::WorkArrived));
+}
+
+/// Asleep since its last 300 idle seconds.
+fn asleep(spec: SettingsSpec) -> Pipeline {
+    let mut pipeline = Pipeline::new(1, SettingsSpec { min_replicas: 0, ..spec });
+    pipeline.run(60, load(100.0));
+    let (after, decision) = pipeline.until_moved(600, load(0.0));
+    assert_eq!((decision.action, decision.reason), (Action::Sleep, Reason::Idle), "after {after} s");
+    assert!(after >= 300, "after {after} s");
+    pipeline
+}
+
+/// One partition is this, the others are at their end and nothing arrives.
+fn but_one(pipeline: &Pipeline, one: Partition) -> Inputs {
+    let mut inputs = pipeline.inputs(load(0.0));
+    let Measured::Partitions(partitions) = &mut inputs.measured else { panic!("{inputs:?}") };
+    partitions[7] = one;
+    inputs
+}
+
+#[test]
+fn who_sleeps_wakes_up_at_the_first_sight_of_a_record_whatever_the_group_is_doing() {
+    let lag = Partition::from_raw(1, 0.0, f64::NAN, f64::NAN, f64::NAN);
+    let arrival = Partition::from_raw(0, 0.0, 0.1, 0.0, 0.0);
+    for one in [lag, arrival] {
+        for group in [
+            Group { members: 0, phase: Phase::Unknown },
+            Group { members: 1, phase: Phase::Rebalancing },
+            Group { members: 1, phase: Phase::Stable },
+        ] {
+            // Even in the moment after it fell asleep: no rebalance is to be waited for.
+            let mut pipeline = asleep(spec());
+            let inputs = Inputs { group, ..but_one(&pipeline, one) };
+            let decision = pipeline.feed(&inputs);
+            assert_eq!((decision.target, decision.reason), (Replicas(1), Reason::WorkArrived), "{one:?} {group:?}");
+        }
+    }
+}
+
+#[test]
+fn a_restart_of_who_decides_wakes_nobody_up() {
+    let mut pipeline = asleep(spec());
+    let seed = Seed { capacity: None, changed: Some(pipeline.now) };
+    pipeline.state = State::seeded(seed, NonZeroU32::MIN);
+    // The first measurement has no rates yet.
+    let inputs = Inputs {
+        measured: Measured::Partitions(vec![Partition::from_raw(0, 0.0, f64::NAN, f64::NAN, f64::NAN); PARTITIONS]),
+        ..pipeline.inputs(load(0.0))
+    };
+    assert_eq!(pipeline.feed(&inputs).reason, Reason::Asleep);
+    assert_eq!(pipeline.run(600, load(0.0)).target, Replicas::ZERO);
+}
+
+#[test]
+fn what_cannot_be_measured_lets_nobody_sleep_and_after_the_grace_wakes_up_whoever_does() {
+    let mut pipeline = Pipeline::new(1, SettingsSpec { min_replicas: 0, ..spec() });
+    pipeline.run(60, load(100.0));
+    for _ in 0..400 {
+        let inputs = but_one(&pipeline, Partition::default());
+        assert_eq!(pipeline.feed(&inputs).target, Replicas(1), "one partition is not known");
+    }
+    // 290 idle seconds do not count when nobody looked in between.
+    pipeline.run(290, load(0.0));
+    let unseen = Inputs { measured: Measured::Missing(Missing::Unreachable), ..pipeline.inputs(load(0.0)) };
+    pipeline.feed(&unseen);
+    let (after, decision) = pipeline.until_moved(600, load(0.0));
+    assert_eq!(decision.action, Action::Sleep);
+    assert!(after >= 300, "after {after} s");
+
+    for (fallback, woken) in
+        [(Fallback::Hold, 1), (Fallback::CurrentIfHigher(Replicas(3)), 3), (Fallback::Replicas(Replicas(2)), 2)]
+    {
+        let mut pipeline = asleep(SettingsSpec { fallback, metrics_grace_seconds: 60, ..spec() });
+        let missing = |pipeline: &Pipeline| Inputs {
+            measured: Measured::Missing(Missing::Unreachable),
+            ..pipeline.inputs(load(0.0))
+        };
+        for _ in 0..12 {
+            let inputs = missing(&pipeline);
+            assert_eq!(pipeline.feed(&inputs).target, Replicas::ZERO, "{fallback:?}");
+        }
+        let decision = pipeline.feed(&missing(&pipeline));
+        assert_eq!((decision.target, decision.reason), (Replicas(woken), Reason::FallbackApplied), "{fallback:?}");
+    }
+    let mut pipeline = asleep(SettingsSpec { metrics_grace_seconds: 60, ..spec() });
+    for _ in 0..12 {
+        let decision = pipeline.feed(&but_one(&pipeline, Partition::default()));
+        assert_eq!((decision.target, decision.reason), (Replicas::ZERO, Reason::PartlyMeasured));
+    }
+    assert_eq!(pipeline.feed(&but_one(&pipeline, Partition::default())).target, Replicas(1));
+}
+
+#[test]
+fn nobody_goes_to_sleep_whose_last_member_never_came() {
+    let mut pipeline = asleep(spec());
+    let inputs = but_one(&pipeline, Partition::from_raw(1, 0.0, 0.0, 0.0, 0.0));
+    assert_eq!(pipeline.feed(&inputs).action, Action::Wake);
+    // Its image cannot be loaded. Somebody else has read the record.
+    for _ in 0..400 {
+        let group = Group { members: 0, phase: Phase::Stable };
+        let inputs = Inputs { group, ..pipeline.inputs(load(0.0)) };
+        assert_eq!(pipeline.feed(&inputs).target, Replicas(1), "the time of its offsets would not begin anew");
+    }
+    assert_eq!(pipeline.run(5, load(0.0)).action, Action::Sleep);
+}
+
+#[test]
+fn half_of_the_time_that_offsets_are_kept_is_slept_and_then_a_member_shows_itself() {
+    let hour = Duration::from_secs(3_600);
+    for (kept, slept) in [(None, 12 * hour), (Some(2 * hour), hour)] {
+        let mut pipeline = asleep(spec());
+        let fell_asleep = pipeline.now - Duration::from_secs(5);
+        let quiet = |pipeline: &Pipeline| Inputs { offsets_kept: kept, ..pipeline.inputs(load(0.0)) };
+        let decision = pipeline.feed(&quiet(&pipeline));
+        assert_eq!(decision.asleep.map(|asleep| asleep.until), Some(fell_asleep + slept));
+        assert!(decision.explain().contains("at the latest a replica starts"), "{}", decision.explain());
+        pipeline.now = fell_asleep + slept - Duration::from_secs(1);
+        assert_eq!(pipeline.feed(&quiet(&pipeline)).target, Replicas::ZERO);
+        let decision = pipeline.feed(&quiet(&pipeline));
+        assert_eq!((decision.target, decision.reason), (Replicas(1), Reason::KeepingOffsets), "{kept:?}");
+        // It has its time to join, and is not sent away at once.
+        let (after, decision) = pipeline.until_moved(600, load(0.0));
+        assert_eq!(decision.action, Action::Sleep);
+        assert!(after >= 295, "after {after} s");
+    }
+    // Nobody knows when it fell asleep.
+    let mut pipeline = asleep(spec());
+    pipeline.state = State::default();
+    assert_eq!(pipeline.run(5, load(0.0)).reason, Reason::KeepingOffsets);
+}
+
+#[test]
+fn where_offsets_are_kept_for_minutes_nobody_sleeps() {
+    let kept = Some(Duration::from_secs(600));
+    let mut pipeline = Pipeline::new(1, SettingsSpec { min_replicas: 0, ..spec() });
+    for _ in 0..400 {
+        let inputs = Inputs { offsets_kept: kept, ..pipeline.inputs(load(0.0)) };
+        assert_eq!(pipeline.feed(&inputs).target, Replicas(1));
+    }
+    let inputs = Inputs { offsets_kept: kept, ..pipeline.inputs(load(0.0)) };
+    assert_eq!(pipeline.feed(&inputs).limit, Limit::OffsetRetention, "that is why");
+    let mut pipeline = asleep(spec());
+    let decision = pipeline.feed(&Inputs { offsets_kept: kept, ..pipeline.inputs(load(0.0)) });
+    assert_eq!((decision.target, decision.limit), (Replicas(1), Limit::OffsetRetention));
 }
 
 #[test]

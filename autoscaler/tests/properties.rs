@@ -22,6 +22,8 @@ struct Step {
     /// Members follow the replicas, or are this many.
     members: Option<u32>,
     rebalance: Option<u64>,
+    /// How long Kafka keeps offsets.
+    offsets_kept: Option<u64>,
     /// Somebody else writes the replicas.
     foreign: Option<u32>,
 }
@@ -39,7 +41,11 @@ fn lag() -> impl Strategy<Value = i64> {
 }
 
 fn partitions() -> impl Strategy<Value = Vec<Raw>> {
-    prop::collection::vec((lag(), number(), number(), number(), number()), 0..20)
+    prop_oneof![
+        2 => prop::collection::vec((lag(), number(), number(), number(), number()), 0..20),
+        // Nothing to do: else no history would hold a whole window of it.
+        3 => (1..20_usize).prop_map(|count| vec![(0, 0.0, 0.0, 0.0, 0.0); count]),
+    ]
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -49,14 +55,16 @@ fn step() -> impl Strategy<Value = Step> {
         0..10_u8,
         prop::option::weighted(0.2, 0..30_u32),
         prop::option::weighted(0.2, 0..100_u64),
+        prop::option::weighted(0.5, prop_oneof![0..5_000_u64, Just(7 * 86_400), any::<u64>()]),
         prop::option::weighted(0.05, 0..30_u32),
     )
-        .prop_map(|(seconds, measured, phase, members, rebalance, foreign)| Step {
+        .prop_map(|(seconds, measured, phase, members, rebalance, offsets_kept, foreign)| Step {
             seconds,
             measured,
             phase,
             members,
             rebalance,
+            offsets_kept,
             foreign,
         })
 }
@@ -102,6 +110,7 @@ fn inputs(step: &Step, now: Timestamp, replicas: u32) -> Inputs {
             }
         },
         rebalance: step.rebalance.map(Duration::from_secs),
+        offsets_kept: step.offsets_kept.map(Duration::from_secs),
     }
 }
 
@@ -161,7 +170,8 @@ proptest! {
         let mut last: Option<Timestamp> = None;
         run(&spec, &steps, |inputs, decision| {
             if decision.target != inputs.replicas {
-                if let Some(last) = last {
+                // From none to some there is no rebalance to wait for.
+                if let Some(last) = last.filter(|_| decision.action != Action::Wake) {
                     let gap = inputs.now.duration_since(last);
                     assert!(gap >= jiff::SignedDuration::try_from(decision.cool_down).expect("short"), "{gap:?} {decision:?}");
                 }
@@ -170,14 +180,47 @@ proptest! {
         });
     }
 
-    /// Without data nothing moves, unless the user set a fallback.
+    /// Without data nothing moves, unless the user set a fallback; but after a minute of it, who sleeps is woken up.
     #[test]
     fn nothing_moves_without_data((spec, steps) in history()) {
         let spec = SettingsSpec { fallback: Fallback::Hold, ..spec };
         run(&spec, &steps, |inputs, decision| {
             let missing = match &inputs.measured { Measured::Missing(_) => true, Measured::Partitions(p) => p.is_empty() };
-            if missing {
-                assert_eq!(decision.target, inputs.replicas, "{decision:?}");
+            if missing && decision.target != inputs.replicas {
+                assert_eq!((inputs.replicas, decision.target), (Replicas::ZERO, Replicas(spec.min_replicas.max(1))), "{decision:?}");
+            }
+        });
+    }
+
+    /// The last one goes only with `minReplicas: 0`, only when it is known of every partition that nothing waits and nothing
+    /// arrives and has been so for the time set, and only when all that should be members are.
+    #[test]
+    fn to_sleep_only_with_nothing_left_to_do((spec, steps) in history()) {
+        let mut idle: Option<Timestamp> = None;
+        run(&spec, &steps, |inputs, decision| {
+            let quiet = match &inputs.measured {
+                Measured::Missing(_) => false,
+                Measured::Partitions(partitions) => !partitions.is_empty() && partitions.iter().all(|partition| {
+                    partition.lag.is_some_and(|lag| lag.0 == 0) && partition.arrival.is_some_and(|rate| rate.per_second() < 1e-9)
+                }),
+            };
+            idle = if quiet { Some(idle.map_or(inputs.now, |began| began.min(inputs.now))) } else { None };
+            if decision.target == Replicas::ZERO && inputs.replicas > Replicas::ZERO {
+                let long = idle.is_some_and(|began| inputs.now.duration_since(began).as_secs() >= spec.sleep_after_seconds.into());
+                assert!(long && spec.min_replicas == 0, "{inputs:?} {decision:?}");
+                assert_eq!((inputs.group.members, inputs.group.phase), (inputs.replicas.0, Phase::Stable));
+            }
+        });
+    }
+
+    /// Who sleeps is woken up by the first measurement in which a record waits anywhere.
+    #[test]
+    fn awake_at_the_first_record((spec, steps) in history()) {
+        run(&spec, &steps, |inputs, decision| {
+            let waits = matches!(&inputs.measured, Measured::Partitions(partitions)
+                if partitions.iter().any(|partition| partition.lag.is_some_and(|lag| lag.0 > 0)));
+            if waits && inputs.replicas == Replicas::ZERO {
+                assert_eq!(decision.action, Action::Wake, "{inputs:?} {decision:?}");
             }
         });
     }
@@ -192,7 +235,9 @@ proptest! {
             unsettled = began;
             let short = began.is_some_and(|began| inputs.now.duration_since(began).as_secs() < 300);
             let measured = matches!(&inputs.measured, Measured::Partitions(p) if !p.is_empty());
-            if short && measured && inputs.group.phase != Phase::Unknown {
+            // Where nobody works there is nothing to disturb.
+            let asleep = inputs.replicas == Replicas::ZERO;
+            if short && measured && !asleep && inputs.group.phase != Phase::Unknown {
                 assert_eq!(decision.target, inputs.replicas, "{inputs:?} {decision:?}");
             }
         });
@@ -229,7 +274,7 @@ proptest! {
                 let lag = if more { lag + extra } else { lag };
                 (lag, lag as f64 / 5_000.0, arrival, processed, busy)
             });
-            let step = Step { seconds: 0, measured: Some(raw.collect()), phase: 9, members: None, rebalance: None, foreign: None };
+            let step = Step { seconds: 0, measured: Some(raw.collect()), phase: 9, members: None, rebalance: None, offsets_kept: None, foreign: None };
             decide(&settings, state.clone(), &inputs(&step, now, replicas)).1
         };
         let (less, more) = (at(false), at(true));
@@ -276,6 +321,7 @@ proptest! {
                 lanes: NonZeroU32::MIN.saturating_add(1),
                 measured: Measured::Partitions(vec![partition; count]),
                 rebalance: None,
+                offsets_kept: None,
             };
             let (next, decision) = decide(&settings, state, &inputs);
             if decision.action != Action::Hold {

@@ -34,6 +34,19 @@ fn combinations() -> impl Iterator<Item = [Outcome; 4]> {
     (0..256).map(|n| [0, 2, 4, 6].map(|shift| OUTCOMES[(n >> shift) & 3]))
 }
 
+/// Asleep is as asked, and says so; unless something else is not well.
+#[test]
+fn asleep_is_ready() {
+    let mut domains = ConditionType::DOMAINS.map(|type_| finding(type_, Outcome::Well));
+    domains[3] = Finding::well(ConditionType::WorkersReady, Reason::Sleeping, "no worker runs since noon");
+    let got = summarise(&domains, Mode::Running);
+    assert_eq!(statuses(&got), [Some(true), Some(false), Some(false)]);
+    let ready = of(&got, ConditionType::Ready);
+    assert_eq!((ready.reason, ready.message.as_str()), (Reason::Sleeping, "no worker runs since noon"));
+    domains[1] = finding(ConditionType::TopicsReady, Outcome::Stalled);
+    assert_eq!(of(&summarise(&domains, Mode::Running), ConditionType::Ready).reason, Reason::TopicMismatch);
+}
+
 /// All 4⁴ outcomes in all modes: exactly one of the three summaries is `True`, and it is the one the rules give.
 #[test]
 fn truth_table() {

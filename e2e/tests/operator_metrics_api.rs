@@ -206,15 +206,6 @@ fn values(operator: &Operator<'_>, namespace: &str, metric: &str, selector: &str
     Some(items.map(|item| (text(&item["metricLabels"]["topic"]), text(&item["value"]))).collect())
 }
 
-fn admin_page(operator: &Operator<'_>, path: &str) -> Option<String> {
-    let mut stream = TcpStream::connect(operator.admin?).ok()?;
-    stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
-    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes()).ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).ok()?;
-    Some(answer)
-}
-
 fn registration(operator: &Operator<'_>) -> Option<Value> {
     let get = ["get", "apiservice", REGISTRATION, "-o", "json", "--ignore-not-found"];
     serde_json::from_str(&output(operator.kube.kubectl().args(get)).ok()?).ok()
@@ -275,12 +266,13 @@ fn other_peoples_consumers_are_scaled_by_the_lag_we_tell_the_clusters_autoscaler
 
 fn somebody_elses_registration_is_left_alone(operator: &Operator<'_>) {
     let told = wait_for(PATIENCE, || {
-        admin_page(operator, "/readyz")?
+        operator
+            .admin_page("/readyz")?
             .contains("belongs to service somebody-elses in namespace kube-system")
             .then_some(())
     });
-    assert!(told.is_some(), "{:?}\n{}", admin_page(operator, "/readyz"), operator.log());
-    assert!(admin_page(operator, "/metrics").is_some_and(|page| page.contains("external_metrics_registered 0")));
+    assert!(told.is_some(), "{:?}\n{}", operator.admin_page("/readyz"), operator.log());
+    assert!(operator.admin_page("/metrics").is_some_and(|page| page.contains("external_metrics_registered 0")));
     let theirs = registration(operator).expect("theirs");
     assert_eq!(theirs["spec"]["service"]["name"], "somebody-elses");
     assert!(theirs["metadata"]["ownerReferences"].is_null(), "{theirs:#}");
@@ -366,7 +358,7 @@ fn markers_are_no_lag(operator: &Operator<'_>, hands: &Hands) {
     hands.consume(&group, &topic, 12_001);
     shown("0");
     let sample = format!("kafka_consumer_lag{{topic=\"{topic}\",group=\"{group}\",partition=\"0\"}} 0");
-    assert!(admin_page(operator, "/metrics").is_some_and(|page| page.contains(&sample)), "{}", operator.log());
+    assert!(operator.admin_page("/metrics").is_some_and(|page| page.contains(&sample)), "{}", operator.log());
     hands.commit_transaction();
     shown("6");
 }

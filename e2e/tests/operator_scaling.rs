@@ -11,10 +11,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use k8s_openapi::jiff::Timestamp;
 use operator::servers::clean_up;
 use operator::{Operator, PATIENCE};
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use serde_json::{Value, json};
+use sluice_clients::kafka::admin::Admin;
 use sluice_e2e::checker::{Fate, PipelineHistory, Report, check_lag, check_pipeline};
 use sluice_e2e::datapath::loader::{Loaded, Loader};
 use sluice_e2e::datapath::redis::{RedisReader, load_reference};
@@ -206,6 +209,93 @@ fn others(operator: &Operator<'_>, watch: &Watch<'_>) {
     operator.in_namespace(&["delete", "hpa", "evp-orders"]);
     watch.wait("4");
     active(operator, "True", "ScaledByLoad");
+}
+
+/// A pipeline of real workers over a topic that is there already.
+const SLEEPER: &str = r"
+apiVersion: sluice.dev/v1alpha1
+kind: EventPipeline
+metadata: {name: orders}
+spec:
+  topics: [{name: NAME.in, partitions: 2}, {name: NAME.out, partitions: 1}]
+  source: {topics: [{name: NAME.in}], format: Raw}
+  routing: {routes: [{name: all, topic: NAME.out}]}
+  worker: {replicas: 1, resources: {requests: {cpu: 50m, memory: 64Mi}, limits: {memory: 128Mi}}}
+  autoscaling: {minReplicas: 0, maxReplicas: 2, sleepAfterSeconds: 10}
+";
+
+/// One transaction with a record for each of two partitions.
+fn transact(operator: &Operator<'_>) {
+    let mut config = operator.kafka.client_config();
+    let producer: BaseProducer = config.set("transactional.id", &operator.name).create().expect("a producer");
+    producer.init_transactions(PATIENCE).expect("transactions");
+    producer.begin_transaction().expect("begun");
+    let topic = format!("{}.in", operator.name);
+    for partition in 0..2 {
+        let record = BaseRecord::<str, [u8]>::to(&topic).partition(partition).payload(b"x");
+        producer.send(record).unwrap_or_else(|(error, _)| panic!("{error}"));
+    }
+    producer.commit_transaction(PATIENCE).expect("committed");
+}
+
+#[test]
+fn none_runs_while_only_markers_are_left_and_one_starts_at_the_next_record() {
+    let Some(stack) = require(&[Group::Kafka, Group::Redis, Group::Kube]) else { return };
+    let operator = Operator::start_with_workers(&stack, "sleep");
+    let topic = format!("{}.in", operator.name);
+    kafka::create_topics(operator.kafka, &[kafka::TopicSpec { name: &topic, partitions: 2, config: &[] }])
+        .expect("a topic");
+    transact(&operator);
+    operator.apply(SLEEPER);
+    wait_for(PATIENCE, || operator.get("deployment", "evp-orders")).expect("a Deployment");
+    let watch = Watch::start(&operator);
+    watch.wait("0");
+
+    let asleep = operator.wait_condition("evp", "orders", "Ready", ("True", "Sleeping"));
+    operator.wait_ready(&["evp/orders"], 10).expect("asleep is ready");
+    active(&operator, "True", "Sleeping");
+    let ends = kafka::ends(operator.kafka, &topic, false).expect("ends");
+    assert_eq!(ends, BTreeMap::from([(0, 2), (1, 2)]), "a record and a marker each");
+    let group = format!("sluice.{0}.{0}.eventpipeline.orders.processor", operator.name);
+    assert_eq!(kafka::committed(operator.kafka, &group, &topic).expect("offsets"), ends, "no tool sees a lag");
+    for partition in 0..2 {
+        let sample = format!("kafka_consumer_lag{{topic=\"{topic}\",group=\"{group}\",partition=\"{partition}\"}} 0\n");
+        let page = operator.admin_page("/metrics").expect("metrics");
+        assert!(page.contains(&sample), "{sample} is not in\n{page}");
+    }
+    // The brokers keep offsets for a week, and the operator may read that.
+    let woken = wait_for(PATIENCE, || {
+        let scaling = operator.get("evp", "orders")?["status"]["autoscaling"].take();
+        let at = |field: &str| scaling[field].as_str()?.parse::<Timestamp>().ok();
+        let slept = at("wakeTime")?.duration_since(at("lastScaleTime")?);
+        (slept.as_hours() == 84 && scaling["desiredReplicas"] == 0).then_some(())
+    });
+    assert!(woken.is_some(), "{:#}\n{}", asleep["status"], operator.log());
+
+    lost_offsets(&operator, &group, &watch);
+    transact(&operator);
+    watch.wait("1");
+    let out = format!("{}.out", operator.name);
+    let came = wait_for(PATIENCE, || kafka::dump(operator.kafka, &out).ok().filter(|out| out.records.len() >= 4));
+    let records = came.unwrap_or_else(|| panic!("nothing came out\n{}", operator.log())).records.len();
+    assert_eq!((records, watch.seen()), (4, ["1", "0", "1"].map(str::to_owned).to_vec()));
+    drop(watch);
+    operator.in_namespace(&["delete", "evp/orders", "--timeout=60s"]);
+    clean_up(&operator);
+}
+
+/// A group that loses its offsets while it sleeps waits for a person, and nobody is woken up.
+fn lost_offsets(operator: &Operator<'_>, group: &str, watch: &Watch<'_>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let deleted = runtime.block_on(async {
+        let admin = Admin::new(&operator.kafka.client_config(), PATIENCE)?;
+        admin.delete_groups(&[group.to_owned()]).await
+    });
+    assert!(deleted.as_ref().is_ok_and(|all| all.values().all(Result::is_ok)), "{deleted:?}");
+    operator.wait_condition("evp", "orders", "Ready", ("False", "OffsetsLost"));
+    operator.in_namespace(&["annotate", "evp/orders", "sluice.dev/reset-offsets=Latest"]);
+    operator.wait_condition("evp", "orders", "Ready", ("True", "Sleeping"));
+    assert_eq!(watch.seen(), ["1", "0"], "nobody was woken up");
 }
 
 /// The generator's pipeline without views. Workers have little CPU, so that one is soon not enough.

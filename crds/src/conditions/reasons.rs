@@ -102,6 +102,8 @@ reasons! {
     WaitsForUser,
     /// `spec.state: Stopped`, and no worker runs.
     Stopped,
+    /// No worker runs because nothing arrives and nothing waits; one starts by itself.
+    Sleeping,
     /// The `sluice.dev/paused` annotation is set.
     Paused,
     /// It is not set.

@@ -93,7 +93,10 @@ pub fn summarise(findings: &[Finding], mode: Mode) -> Vec<Finding> {
         (_, Mode::Paused) => settled(Reason::Paused, "paused: the operator changes nothing"),
         (Some(cause), _) => in_progress(cause.reason, &cause.message),
         (None, Mode::Stopped) => settled(Reason::Stopped, "stopped as asked: no worker runs"),
-        (None, Mode::Running) => settled(Reason::Reconciled, "everything is as asked"),
+        (None, Mode::Running) => match domains.iter().find(|domain| domain.reason == Reason::Sleeping) {
+            Some(asleep) => settled(Reason::Sleeping, &asleep.message),
+            None => settled(Reason::Reconciled, "everything is as asked"),
+        },
     };
     let paused = if mode == Mode::Paused {
         condition(ConditionType::Paused, true, Reason::Paused, "the annotation sluice.dev/paused is set")

@@ -14,16 +14,21 @@ use super::patterns::LABEL;
     validation = Rule::new("self.mode == 'Manual' || has(self.maxReplicas)")
         .message("maxReplicas is needed unless mode is Manual"),
     validation = Rule::new("!has(self.minReplicas) || !has(self.maxReplicas) || self.minReplicas <= self.maxReplicas")
-        .message("minReplicas must not be larger than maxReplicas")
+        .message("minReplicas must not be larger than maxReplicas"),
+    validation = Rule::new("!has(self.sleepAfterSeconds) || (has(self.minReplicas) && self.minReplicas == 0)")
+        .message("sleepAfterSeconds needs minReplicas 0")
 )]
 pub struct Autoscaling {
     /// Who acts: `Operator` (it writes the number of workers), `Recommend` (it writes only to status), or `Manual` (nobody:
     /// `worker.replicas` says how many, and `/scale` writes that).
     #[serde(default)]
     pub mode: AutoscalingMode,
-    /// Fewest workers.
+    /// Fewest workers. 0: none runs while nothing arrives. One starts as soon as a record waits, when that cannot be seen for
+    /// `fallback.afterSeconds`, and after half of the brokers' `offsets.retention.minutes` (of a day, if the operator may not
+    /// read that), because Kafka forgets the offsets of a group that has no members. Not for views: without a worker nobody
+    /// repairs Redis.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 1000), extend("default" = 1))]
+    #[schemars(range(min = 0, max = 1000), extend("default" = 1))]
     pub min_replicas: Option<i32>,
     /// Most workers. More than there are source partitions never run: they would have nothing to do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -49,6 +54,11 @@ pub struct Autoscaling {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 10, max = 3_600), extend("default" = 120))]
     pub scale_down_window_seconds: Option<i32>,
+    /// With `minReplicas: 0`: the last workers go when for so long nothing has arrived and nothing has waited in any partition.
+    /// Absent: 300.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 10, max = 86_400))]
+    pub sleep_after_seconds: Option<i32>,
     /// Other bounds at certain times.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
@@ -112,8 +122,8 @@ pub struct AutoscalingSchedule {
         .message("modes CurrentIfHigher and Exactly need replicas, and mode Hold takes none")
 )]
 pub struct AutoscalingFallback {
-    /// `Hold` (as it is), `CurrentIfHigher` (`replicas`, or as many as there are if that is more), or `Exactly`
-    /// (`replicas`).
+    /// `Hold` (as it is; but one worker if there is none, since nobody else sees whether records wait), `CurrentIfHigher`
+    /// (`replicas`, or as many as there are if that is more), or `Exactly` (`replicas`).
     #[serde(default)]
     pub mode: FallbackMode,
     /// So many workers.
@@ -166,6 +176,9 @@ pub struct AutoscalingStatus {
     /// All of it in one sentence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub explanation: Option<String>,
+    /// While no worker runs: when one starts at the latest, so that Kafka keeps the group's offsets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wake_time: Option<Time>,
     /// When the operator last changed the number of workers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_scale_time: Option<Time>,

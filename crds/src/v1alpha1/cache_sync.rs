@@ -30,6 +30,10 @@ use super::{Autoscaling, CacheDeletionPolicy, CacheSource, CacheWorker, DesiredS
 #[x_kube(
     validation = Rule::new("self.source.format != 'Raw' || !self.views.exists(v, v.type == 'Hash')")
     .message("a view of type Hash needs source.format Json: a Raw value has no members"),
+    validation = Rule::new(
+        "!has(self.autoscaling) || !has(self.autoscaling.minReplicas) || self.autoscaling.minReplicas > 0"
+    )
+    .message("autoscaling.minReplicas must be at least 1: without a worker nobody repairs Redis"),
     validation = Rule::new("!has(self.redis.inline) || self.deletionPolicy.redisKeys != 'Delete'")
     .message("deletionPolicy.redisKeys Delete needs a connection: the operator never goes to inline addresses; delete the keys yourself")
 )]

@@ -57,6 +57,11 @@ use super::{
          || !self.routing.routes.exists(r, has(r.views) && r.views.exists(v, v.type == 'Hash'))"
     )
     .message("a view of type Hash needs source.format Json: a Raw value has no members"),
+    validation = Rule::new(
+        "!has(self.autoscaling) || !has(self.autoscaling.minReplicas) || self.autoscaling.minReplicas > 0 \
+         || !self.routing.routes.exists(r, has(r.views) && r.views.size() > 0)"
+    )
+    .message("autoscaling.minReplicas 0 needs a pipeline without views: without a worker nobody repairs Redis"),
     validation = Rule::new("!has(self.redis.inline) || self.deletionPolicy.redisKeys != 'Delete'")
     .message("deletionPolicy.redisKeys Delete needs a connection: the operator never goes to inline addresses; delete the keys yourself"),
     validation = Rule::new(

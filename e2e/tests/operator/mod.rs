@@ -5,7 +5,8 @@
 
 pub mod servers;
 
-use std::net::{SocketAddr, TcpListener};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -263,6 +264,16 @@ impl<'a> Operator<'a> {
     fn write_secret(&self, file: &str, text: &secrecy::SecretString) {
         use secrecy::ExposeSecret;
         self.write(file, text.expose_secret());
+    }
+
+    /// What one of its admin endpoints (`/readyz`, `/metrics`) answers, headers included.
+    pub fn admin_page(&self, path: &str) -> Option<String> {
+        let mut stream = TcpStream::connect(self.admin?).ok()?;
+        stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
+        stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes()).ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        Some(answer)
     }
 
     /// What the operator wrote to its log.

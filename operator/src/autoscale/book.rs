@@ -173,13 +173,13 @@ impl ScalingBook {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use sluice_autoscaler::SettingsSpec;
     use sluice_crds::names::Kind;
 
     use super::*;
 
-    pub fn subject() -> Subject {
+    pub(crate) fn subject() -> Subject {
         let claimant = Claimant {
             created: 1,
             uid: "u".to_owned(),

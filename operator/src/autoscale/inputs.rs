@@ -71,6 +71,7 @@ pub(super) fn missing(now: Timestamp, subject: &Subject, why: Missing) -> Inputs
         lanes: subject.plan.lanes,
         measured: Measured::Missing(why),
         rebalance: None,
+        offsets_kept: None,
     }
 }
 

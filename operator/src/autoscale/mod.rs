@@ -4,6 +4,7 @@
 //! measure.rs   PURE: offsets, ends and reports of one partition over time → rates, lag
 //! inputs.rs    PURE: what a round has read → the brain's inputs for each resource
 //! shown.rs     PURE: decision → status, only when something of it has changed for good
+//! retention.rs IO: how long Kafka keeps the offsets of a group that sleeps
 //! rivals.rs    who else scales the same workers: HPAs and ScaledObjects (listing is IO, the rest PURE)
 //! book.rs      what reconciles allow, and what they show: the meeting place of the two
 //! hands.rs     IO: writes `/scale` of a Deployment
@@ -16,10 +17,13 @@ mod book;
 mod hands;
 mod inputs;
 mod measure;
+mod retention;
 mod rivals;
 mod round;
 mod shown;
 
+#[cfg(test)]
+pub(crate) use book::tests;
 pub use book::{Forbidden, Plan, ScalingBook, Subject};
 pub use hands::SCALE_MANAGER;
 pub use round::{Memory, round};

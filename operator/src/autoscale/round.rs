@@ -17,6 +17,7 @@ use sluice_crds::v1alpha1::{AutoscalingMode, GROUP, VERSION};
 use super::book::Subject;
 use super::hands::{Scaled, scale};
 use super::inputs::{Read, Trackers, group_of, missing, partitions, waiting};
+use super::retention::Retention;
 use super::rivals::{self, Rival};
 use super::shown::{Board, LastChange};
 use crate::connections::KafkaClient;
@@ -34,6 +35,7 @@ pub struct Memory {
     brains: HashMap<String, Brain>,
     rivals: Vec<Rival>,
     looked: Option<Instant>,
+    retention: Retention,
 }
 
 /// What is remembered of one resource.
@@ -80,6 +82,9 @@ pub async fn round(
         None => None,
         Some(committed) => read(kafka, &groups, committed).await.map(|read| (committed, read)).ok(),
     };
+    if read.is_some() && subjects.iter().any(|(subject, _)| subject.plan.settings.may_sleep()) {
+        memory.retention.look(kafka).await;
+    }
     let mut changed = BTreeSet::new();
     let due = memory.looked.is_none_or(|looked| looked.elapsed() + ctx.sweep_every / 2 >= ctx.sweep_every * LOOK_EVERY);
     let mut looked = due && look(ctx, memory).await;
@@ -88,6 +93,7 @@ pub async fn round(
             Some((committed, read)) => memory.trackers.inputs(now, subject, target, committed, read),
             None => missing(now, subject, Missing::Unreachable),
         };
+        let inputs = Inputs { offsets_kept: memory.retention.known(), ..inputs };
         let decision = decide(ctx, memory, subject, &inputs);
         let wants = decision.target.0 != subject.replicas && subject.plan.mode == AutoscalingMode::Operator;
         if wants && !looked {

@@ -32,6 +32,7 @@ struct Shown {
     arrival: f64,
     capacity: f64,
     lag_step: i64,
+    wakes: Option<Timestamp>,
 }
 
 impl Shown {
@@ -47,6 +48,7 @@ impl Shown {
             arrival: terms.arrival.per_second(),
             capacity: terms.capacity.per_second(),
             lag_step: lag_step(whole(terms.oldest.as_secs_f64())),
+            wakes: wakes(decision),
         }
     }
 
@@ -83,7 +85,8 @@ impl Board {
     ) -> Option<AutoscalingStatus> {
         let candidate = Shown::of(mode, decision);
         match &self.shown {
-            Some(shown) if !scaled && shown.mode == mode => {
+            // Falling asleep and waking up is news at once.
+            Some(shown) if !scaled && shown.mode == mode && shown.wakes == candidate.wakes => {
                 if !candidate.differs(shown) {
                     self.differs = None;
                     return None;
@@ -119,9 +122,15 @@ fn status(mode: AutoscalingMode, decision: &Decision, last: &LastChange) -> Auto
         inputs: decision.terms.as_ref().map(inputs),
         terms: decision.terms.as_ref().map(terms),
         explanation: Some(decision.explain()),
+        wake_time: wakes(decision).map(Time),
         last_scale_time: last.at.map(Time),
         last_scale: last.why.clone(),
     }
+}
+
+/// When whoever sleeps wakes up at the latest; in whole seconds, as the API server keeps it.
+fn wakes(decision: &Decision) -> Option<Timestamp> {
+    decision.asleep.and_then(|asleep| Timestamp::from_second(asleep.until.as_second()).ok())
 }
 
 fn inputs(terms: &Terms) -> AutoscalingInputs {
@@ -182,6 +191,7 @@ mod tests {
             lanes: std::num::NonZeroU32::MIN,
             measured: Measured::Partitions(vec![partition; 4]),
             rebalance: Some(Duration::from_secs(1)),
+            offsets_kept: None,
         };
         let settings = Settings::new(SettingsSpec { max_replicas: 4, ..SettingsSpec::default() }).unwrap();
         let (state, _) = consider(&settings, State::default(), &inputs(0));
@@ -207,6 +217,24 @@ mod tests {
         assert!(note(&mut board, 550, 30.0, false), "that lasted");
         assert!(!note(&mut board, 560, 30.0, false));
         assert!(note(&mut board, 570, 30.0, true), "a change of the workers at once");
+    }
+
+    #[test]
+    fn who_falls_asleep_and_until_when_is_shown_at_once() {
+        let asleep = |until| Decision { asleep: Some(sluice_autoscaler::Asleep { until: at(until) }), ..decision(1.0) };
+        let mut board = Board::default();
+        let mut note = |second, decision: &Decision| {
+            board.note(at(second), AutoscalingMode::Operator, decision, &LastChange::default(), false)
+        };
+        assert_eq!(note(0, &decision(1.0)).unwrap().wake_time, None);
+        assert_eq!(note(1, &asleep(900)).unwrap().wake_time, Some(Time(at(900))));
+        assert_eq!(note(2, &asleep(900)), None, "idle means no writes");
+        assert_eq!(
+            note(3, &asleep(1_900)).unwrap().wake_time,
+            Some(Time(at(1_900))),
+            "the brokers' setting is known now"
+        );
+        assert_eq!(note(4, &decision(1.0)).unwrap().wake_time, None);
     }
 
     #[test]

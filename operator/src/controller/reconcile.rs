@@ -305,7 +305,8 @@ fn note_workers<K: SluiceKind>(round: &mut Round<'_, K>) {
         round.status.draft.lag = Some(lag);
     }
     if let Some(live) = &round.live {
-        let finding = rollout::finding(live);
+        let asleep = scaling::asleep(round, ConditionType::WorkersReady);
+        let finding = asleep.unwrap_or_else(|| rollout::finding(live));
         let stalled = round.ctx.board.stalled(round.resource.uid.as_str());
         let stalled = stalled.and_then(|stalled| rollout::stalled(live, &stalled));
         round.ctx.board.note_stall_shown(round.resource.uid.as_str(), stalled.is_some());

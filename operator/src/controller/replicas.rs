@@ -33,7 +33,7 @@ pub fn wanted(resource: &ValidatedResource, live: Option<&Deployment>, remembere
         return Wanted { count: resource.replicas, applied: true, hashed: true };
     }
     let count = match live {
-        Some(live) if is_owned_by_others(live) => {
+        Some(live) if is_written_by_others(live) => {
             return Wanted { count: rollout::wanted(live), applied: false, hashed: false };
         }
         // None is what stopping for an epoch or for offsets leaves, or a spec that wanted none before.
@@ -43,10 +43,13 @@ pub fn wanted(resource: &ValidatedResource, live: Option<&Deployment>, remembere
     Wanted { count, applied: true, hashed: false }
 }
 
-/// True when the number of workers is a field of somebody else's: the autoscaler's, or of a person with `kubectl scale`.
-fn is_owned_by_others(live: &Deployment) -> bool {
+/// True when somebody else has written the number of workers: the autoscaler, or a person with `kubectl scale`.
+pub fn is_written_by_others(live: &Deployment) -> bool {
     let entries = live.metadata.managed_fields.as_deref().unwrap_or_default();
-    entries.iter().any(|entry| entry.manager.as_deref() != Some(FIELD_MANAGER) && owns(entry, &["spec", "replicas"]))
+    let owners = || entries.iter().filter(|entry| owns(entry, &["spec", "replicas"]));
+    let ours = |entry: &ManagedFieldsEntry| entry.manager.as_deref() == Some(FIELD_MANAGER);
+    // Written through `/scale` a zero is nobody's field: that form of the object leaves it out.
+    owners().any(|entry| !ours(entry)) || (rollout::wanted(live) == 0 && owners().next().is_none())
 }
 
 /// True when an entry of `managedFields` holds a field.
@@ -71,12 +74,16 @@ mod tests {
         pipeline(&PIPELINE.replacen("spec:\n", &format!("spec:\n  {spec}\n"), 1)).unwrap()
     }
 
+    /// Manager of another field.
+    const NOBODY: &str = "";
+
     fn live(replicas: i32, manager: &str, operation: &str) -> Deployment {
+        let fields = if manager == NOBODY { json!({"f:spec": {}}) } else { json!({"f:spec": {"f:replicas": {}}}) };
         serde_json::from_value(json!({
             "metadata": {"managedFields": [
                 {"manager": "kube-controller-manager", "operation": "Update", "subresource": "status",
                  "fieldsV1": {"f:status": {"f:replicas": {}}}},
-                {"manager": manager, "operation": operation, "fieldsV1": {"f:spec": {"f:replicas": {}}}},
+                {"manager": manager, "operation": operation, "fieldsV1": fields},
             ]},
             "spec": {"replicas": replicas, "selector": {}, "template": {}},
         }))
@@ -107,6 +114,10 @@ mod tests {
             (Some((5, FIELD_MANAGER, "Apply")), Some(3), 5, true),
             (Some((5, SCALE_MANAGER, "Update")), Some(3), 5, false),
             (Some((5, "kubectl", "Update")), Some(3), 5, false),
+            // Asleep, when nobody owns the field; and asleep when somebody removed the Deployment.
+            (Some((0, NOBODY, "Update")), Some(3), 0, false),
+            (None, Some(0), 0, true),
+            (Some((0, FIELD_MANAGER, "Apply")), Some(0), 0, true),
             // Stopped by us for an epoch: as before.
             (Some((0, FIELD_MANAGER, "Update")), Some(4), 4, true),
             (Some((0, FIELD_MANAGER, "Update")), None, 2, true),

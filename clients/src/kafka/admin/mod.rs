@@ -3,6 +3,7 @@
 //! ```text
 //! topics.rs   create, grow, delete, describe; read and change their settings
 //! acls.rs     bindings of principals
+//! brokers.rs  settings of brokers
 //! users.rs    SCRAM-SHA-512 users
 //! groups.rs   consumer groups: state, members, committed offsets; offsets of partitions
 //! error.rs    what can go wrong, by what the caller does about it
@@ -13,6 +14,7 @@
 //! coordinator that was not answered in time is left to its last callers, and the next call gets a new one (ADR 0007).
 
 mod acls;
+mod brokers;
 mod error;
 mod groups;
 mod topics;

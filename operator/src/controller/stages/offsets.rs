@@ -14,6 +14,7 @@ use crate::controller::halt::Halt;
 use crate::controller::kafka::offsets::{OffsetPlan, plan, reset_position};
 use crate::controller::kafka::{change, finding, observe};
 use crate::controller::kind::SluiceKind;
+use crate::controller::rollout;
 use crate::controller::round::Round;
 use crate::controller::validated::Processor;
 
@@ -84,6 +85,10 @@ async fn stand_still<K: SluiceKind>(
             return halt;
         }
     }
+    if round.live.as_ref().is_some_and(|live| rollout::wanted(live) == 0) {
+        // Whoever sleeps is not woken up to find no place to begin at. A write under way is as good as one that ended before.
+        round.ctx.scaling.forbid(round.resource.uid.as_str());
+    }
     Halt::found(finding)
 }
 
@@ -105,6 +110,7 @@ mod tests {
     use sluice_crds::v1alpha1::EventPipeline;
 
     use super::*;
+    use crate::autoscale::Forbidden;
     use crate::claims::Claimant;
     use crate::controller::test_support::{PIPELINE, api_server, in_round, refusal, settings};
 
@@ -152,6 +158,26 @@ mod tests {
             .await;
             let calls = calls.lock().unwrap();
             assert_eq!(calls.iter().filter(|call| call.body["spec"]["replicas"] == 0).count(), patches, "{calls:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn whoever_sleeps_without_offsets_is_not_woken_up() {
+        let object: EventPipeline = serde_saphyr::from_str(PIPELINE).unwrap();
+        for (replicas, before) in [(0, Forbidden::Already), (2, Forbidden::Now)] {
+            let (client, _calls) = api_server(|_| (200, json!({})));
+            let live = json!({"spec": {"replicas": replicas, "selector": {}, "template": {}}});
+            in_round(&object, client, settings(), Some(serde_json::from_value(live).unwrap()), async |round| {
+                let plain = &round.settings.kafka[&crate::settings::ConnectionName::new("plain")];
+                let kafka = round.ctx.connections.kafka(plain).unwrap();
+                let claimant = Claimant { uid: round.resource.uid.to_string(), ..round.claimant.clone() };
+                round.ctx.scaling.allow(crate::autoscale::Subject { claimant, ..crate::autoscale::tests::subject() });
+                let finding = Finding::stalled(ConditionType::TopicsReady, Reason::OffsetsLost, "lost");
+                let halt = stand_still(round, &kafka, finding, &BTreeSet::new()).await;
+                assert_eq!(halt.category(), Reason::OffsetsLost.as_str());
+                assert_eq!(round.ctx.scaling.forbid(round.resource.uid.as_str()), before, "{replicas} workers");
+            })
+            .await;
         }
     }
 

@@ -13,8 +13,9 @@ use crate::autoscale::Plan;
 /// Most replicas that may be asked for.
 const MAX_REPLICAS: i32 = 1_000;
 
-/// The plan; none when nobody scales by the load. `lanes`: threads of a worker.
-pub fn plan(spec: Option<&Autoscaling>, lanes: NonZeroU32) -> Result<Option<Arc<Plan>>, Invalid> {
+/// The plan; none when nobody scales by the load. `lanes`: threads of a worker. `may_sleep`: nothing needs a worker while
+/// nothing arrives.
+pub fn plan(spec: Option<&Autoscaling>, lanes: NonZeroU32, may_sleep: bool) -> Result<Option<Arc<Plan>>, Invalid> {
     let Some(spec) = spec.filter(|spec| spec.mode != AutoscalingMode::Manual) else { return Ok(None) };
     let defaults = SettingsSpec::default();
     let Some(max) = spec.max_replicas else {
@@ -24,11 +25,22 @@ pub fn plan(spec: Option<&Autoscaling>, lanes: NonZeroU32) -> Result<Option<Arc<
         let default = i32::try_from(default).unwrap_or(i32::MAX);
         bounded(&format!("autoscaling.{field}"), value, default, min, max).map(i32::unsigned_abs)
     };
+    if spec.sleep_after_seconds.is_some() && spec.min_replicas != Some(0) {
+        return Err(contradiction("autoscaling.sleepAfterSeconds", "it needs minReplicas 0"));
+    }
     no_duplicates("autoscaling.schedules", spec.schedules.iter().map(|schedule| schedule.name.as_str()))?;
     let (fallback, grace) = fallback(spec.fallback.as_ref())?;
+    // Views are repaired by workers, also when nothing arrives.
+    let fewest = i32::from(!may_sleep);
     let day = (1, 86_400);
     let settings = SettingsSpec {
-        min_replicas: within("minReplicas", spec.min_replicas, defaults.min_replicas, (1, MAX_REPLICAS))?,
+        min_replicas: within("minReplicas", spec.min_replicas, defaults.min_replicas, (fewest, MAX_REPLICAS))?,
+        sleep_after_seconds: within(
+            "sleepAfterSeconds",
+            spec.sleep_after_seconds,
+            defaults.sleep_after_seconds,
+            (10, 86_400),
+        )?,
         max_replicas: within("maxReplicas", Some(max), 1, (1, MAX_REPLICAS))?,
         target_lag_seconds: within("targetLagSeconds", spec.target_lag_seconds, defaults.target_lag_seconds, day)?,
         catch_up_seconds: within("catchUpSeconds", spec.catch_up_seconds, defaults.catch_up_seconds, day)?,
@@ -48,7 +60,6 @@ pub fn plan(spec: Option<&Autoscaling>, lanes: NonZeroU32) -> Result<Option<Arc<
         fallback,
         metrics_grace_seconds: within("fallback.afterSeconds", grace, defaults.metrics_grace_seconds, (10, 3_600))?,
         schedules: spec.schedules.iter().map(schedule).collect::<Result<_, _>>()?,
-        ..defaults
     };
     let settings = Settings::new(settings).map_err(|error| contradiction("autoscaling", error.to_string()))?;
     Ok(Some(Arc::new(Plan { mode: spec.mode, settings, lanes })))
@@ -118,6 +129,24 @@ mod tests {
     }
 
     #[test]
+    fn without_workers_only_where_nothing_is_to_be_repaired() {
+        let sleeper = |sleep: &str| {
+            let autoscaling = format!("spec:\n  autoscaling: {{minReplicas: 0, {sleep}maxReplicas: 8}}\n");
+            let mut yaml = PIPELINE.replacen("spec:\n", &autoscaling, 1);
+            let (begin, end) = (yaml.find("    - name: model").unwrap(), yaml.find("  deadLetter").unwrap());
+            yaml.replace_range(begin..end, "");
+            pipeline(&yaml).map(|resource| resource.autoscaling.unwrap())
+        };
+        let plan = sleeper("sleepAfterSeconds: 60, ").unwrap();
+        assert!(plan.settings.may_sleep() && format!("{:?}", plan.settings).contains("sleep_after: 60s"), "{plan:?}");
+        let none = "spec:\n  autoscaling: {minReplicas: 0, maxReplicas: 8}\n";
+        let cached = cache(&CACHE.replacen("spec:\n", none, 1)).unwrap_err();
+        assert!(cached.to_string().contains("autoscaling.minReplicas is 0"), "{cached}");
+        let early = sleeper("sleepAfterSeconds: 5, ").unwrap_err();
+        assert!(early.to_string().contains("autoscaling.sleepAfterSeconds is 5"), "{early}");
+    }
+
+    #[test]
     fn everything_is_taken_over() {
         let all = "{minReplicas: 2, maxReplicas: 8, targetLagSeconds: 10, catchUpSeconds: 20, utilizationPercent: 50, \
                    lagThreshold: 1000, scaleDownWindowSeconds: 60, fallback: {mode: Exactly, replicas: 4, afterSeconds: 30}, \
@@ -139,6 +168,9 @@ mod tests {
     #[test]
     fn what_the_api_server_may_not_have_seen_is_refused_here() {
         for (autoscaling, said) in [
+            ("{minReplicas: -1, maxReplicas: 8}", "autoscaling.minReplicas is -1"),
+            ("{minReplicas: 0, maxReplicas: 8}", "autoscaling.minReplicas is 0"),
+            ("{sleepAfterSeconds: 60, maxReplicas: 8}", "autoscaling.sleepAfterSeconds: it needs minReplicas 0"),
             ("{mode: Operator}", "autoscaling.maxReplicas: it is needed"),
             ("{minReplicas: 9, maxReplicas: 8}", "minReplicas 9 is above maxReplicas 8"),
             ("{maxReplicas: 1001}", "autoscaling.maxReplicas is 1001"),

@@ -111,6 +111,7 @@ impl Scaler for Ours {
             lanes: NonZeroU32::new(costs::LANES).unwrap_or(NonZeroU32::MIN),
             measured: self.measure(second, world),
             rebalance: None,
+            offsets_kept: None,
         };
         let (state, decision) = decide(&self.settings, std::mem::take(&mut self.state), &inputs);
         self.state = state;

@@ -9,6 +9,7 @@
 //! and a late result finds no entry and is freed.
 
 mod acls;
+mod brokers;
 mod groups;
 mod native;
 mod topics;

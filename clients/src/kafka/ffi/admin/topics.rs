@@ -372,7 +372,9 @@ unsafe fn node_ids(nodes: &[*const sys::rd_kafka_Node_t]) -> Vec<i32> {
 
 /// # Safety
 /// `resource` points to a live resource.
-unsafe fn resource_outcome(resource: *const sys::rd_kafka_ConfigResource_t) -> (String, Result<(), AdminError>) {
+pub(super) unsafe fn resource_outcome(
+    resource: *const sys::rd_kafka_ConfigResource_t,
+) -> (String, Result<(), AdminError>) {
     // SAFETY: alive by the caller's promise; texts are copied.
     unsafe {
         let message = text(sys::rd_kafka_ConfigResource_error_string(resource));
@@ -383,7 +385,7 @@ unsafe fn resource_outcome(resource: *const sys::rd_kafka_ConfigResource_t) -> (
 
 /// # Safety
 /// `resource` points to a live resource.
-unsafe fn config_entries(resource: *const sys::rd_kafka_ConfigResource_t) -> TopicConfig {
+pub(super) unsafe fn config_entries(resource: *const sys::rd_kafka_ConfigResource_t) -> TopicConfig {
     let mut len = 0;
     // SAFETY: alive by the caller's promise, and the array lives as long.
     let entries = unsafe { array(sys::rd_kafka_ConfigResource_configs(resource, &raw mut len), len) };
