@@ -51,6 +51,18 @@ spec:
       containers: [{name: consumer, image: "localhost/sluice-pause:1", imagePullPolicy: Never}]
 "#;
 
+/// A pipeline that the operator has scaled by an autoscaler of its own making. No worker works.
+const PIPELINE: &str = r"
+apiVersion: sluice.dev/v1alpha1
+kind: EventPipeline
+metadata: {name: orders}
+spec:
+  topics: [{name: NAME.out, partitions: 1}]
+  source: {topics: [{name: NAME.created}]}
+  routing: {routes: [{name: all, topic: NAME.out}]}
+  autoscaling: {mode: Hpa, maxReplicas: 3, lagThreshold: 5000}
+";
+
 /// What the test does for consumers and producers.
 struct Hands {
     runtime: tokio::runtime::Runtime,
@@ -291,8 +303,8 @@ fn autoscalers_scale(operator: &Operator<'_>) {
         .replace("group: order-service", "group: NAME-service")
         .replace("group: order-cache", "group: NAME-cache");
     let consumers = ["order-service", "order-cache"].map(|who| CONSUMERS.replace("WHO", who));
-    operator.apply(&[&consumers[0], &consumers[1], &example].map(String::as_str).join("\n---\n"));
-    for name in ["order-service", "order-cache"] {
+    operator.apply(&[consumers[0].as_str(), consumers[1].as_str(), example.as_str(), PIPELINE].join("\n---\n"));
+    for name in ["order-service", "order-cache", "evp-orders"] {
         let scaled = wait_for(PATIENCE, || {
             let deployment = operator.get("deployment", name)?;
             (deployment["spec"]["replicas"] == 3).then_some(())
@@ -303,6 +315,7 @@ fn autoscalers_scale(operator: &Operator<'_>) {
         let active = conditions.iter().find(|condition| condition["type"] == "ScalingActive").expect("it says so");
         assert_eq!((&active["status"], &active["reason"]), (&"True".into(), &"ValidMetricFound".into()), "{active:#}");
     }
+    operator.wait_condition("evp", "orders", "AutoscalingActive", ("True", "ScaledByHpa"));
     // As people see it.
     println!("{}", operator.in_namespace(&["get", "hpa"]));
 }
@@ -312,7 +325,7 @@ fn only_what_is_granted_is_told(operator: &Operator<'_>, installation: &Installa
     let lag = |metric, selector: &str| values(operator, name, metric, selector);
     let created = vec![(format!("{name}.created"), "12000".to_owned())];
     assert_eq!(lag("kafka_consumer_lag", &format!("group={name}-service")), Some(created));
-    assert_eq!(lag("consumer_lag", "group").map(|all| all.len()), Some(2), "those of this namespace");
+    assert_eq!(lag("consumer_lag", "group").map(|all| all.len()), Some(3), "those of this namespace");
     assert_eq!(lag("kafka_consumer_lag", &format!("group={name}-secret")), Some(vec![]), "another namespace's");
     assert_eq!(values(operator, "default", "consumer_lag", ""), Some(vec![]));
 

@@ -49,6 +49,14 @@ spec:
   autoscaling: {minReplicas: 1, maxReplicas: 1}
 ---
 apiVersion: sluice.dev/v1alpha1
+kind: EventPipeline
+metadata: {name: hpa}
+spec:
+  source: {topics: [{name: NAME.in}]}
+  routing: {routes: [{name: all, topic: NAME.out}]}
+  autoscaling: {mode: Hpa, maxReplicas: 1, lagThreshold: 100}
+---
+apiVersion: sluice.dev/v1alpha1
 kind: CacheSync
 metadata: {name: cache}
 spec:
@@ -61,7 +69,7 @@ spec:
 #[test]
 fn the_operator_uses_every_right_of_the_chart_and_needs_no_other() {
     let Some(stack) = require(&EVERYTHING) else { return };
-    let mut operator = Operator::start(&stack, "rights");
+    let mut operator = Operator::start(&stack, "role");
     let apply = |operator: &Operator<'_>, condition: &str| operator.apply(&RESOURCES.replace("CONDITION", condition));
     apply(&operator, "value.a == 1");
     operator.wait_condition("evp", "orders", "Ready", ("True", "Stopped"));
@@ -93,7 +101,18 @@ fn the_operator_uses_every_right_of_the_chart_and_needs_no_other() {
     // Out of its bounds with nobody in its group: brought into them.
     let scaled = || (operator.get("deployment", "evp-scaled")?["spec"]["replicas"] == 1).then_some(());
     assert!(wait_for(PATIENCE, scaled).is_some(), "{:#?}\n{}", operator.get("evp", "scaled"), operator.log());
-    operator.in_namespace(&["delete", "evp/orders", "evp/scaled", "csync/cache", "--timeout=120s"]);
+    assert!(wait_for(PATIENCE, || operator.get("hpa", "evp-hpa")).is_some(), "{}", operator.log());
+    operator.in_namespace(&[
+        "patch",
+        "evp",
+        "hpa",
+        "--type=merge",
+        "-p",
+        r#"{"spec": {"autoscaling": {"mode": "Manual"}}}"#,
+    ]);
+    let gone = wait_for(PATIENCE, || operator.get("hpa", "evp-hpa").is_none().then_some(()));
+    assert!(gone.is_some(), "{}", operator.log());
+    operator.in_namespace(&["delete", "evp/orders", "evp/scaled", "evp/hpa", "csync/cache", "--timeout=120s"]);
     operator.kubectl(&["delete", "crd", "podmonitors.monitoring.coreos.com", "--timeout=120s"]);
 
     // Watches are in the log when they have ended.

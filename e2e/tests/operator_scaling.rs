@@ -128,7 +128,8 @@ fn active(operator: &Operator<'_>, status: &str, reason: &str) -> Value {
 #[test]
 fn by_hand_by_load_by_hand_without_a_dip_and_others_are_left_alone() {
     let Some(stack) = require(&[Group::Kafka, Group::Redis, Group::Kube]) else { return };
-    let operator = Operator::start(&stack, "scaling");
+    // A short name: an autoscaler selects by the group that is made of it.
+    let operator = Operator::start(&stack, "by");
     operator.apply(PIPELINE);
     wait_for(PATIENCE, || operator.get("deployment", "evp-orders")).expect("a Deployment");
     active(&operator, "False", "Manual");
@@ -180,6 +181,7 @@ fn by_hand_by_load_by_hand_without_a_dip_and_others_are_left_alone() {
     .expect("the limit is applied");
 
     others(&operator, &watch);
+    by_an_autoscaler(&operator, &watch);
     // By hand again, with the number that there is.
     patch(&operator, &json!({"worker": {"replicas": 4}, "autoscaling": {"mode": "Manual"}}));
     active(&operator, "False", "Manual");
@@ -296,6 +298,21 @@ fn lost_offsets(operator: &Operator<'_>, group: &str, watch: &Watch<'_>) {
     operator.in_namespace(&["annotate", "evp/orders", "sluice.dev/reset-offsets=Latest"]);
     operator.wait_condition("evp", "orders", "Ready", ("True", "Sleeping"));
     assert_eq!(watch.seen(), ["1", "0"], "nobody was woken up");
+}
+
+/// An autoscaler of ours on the workers: made, no rival of ours, and without our metrics API without effect.
+fn by_an_autoscaler(operator: &Operator<'_>, watch: &Watch<'_>) {
+    let lag = json!({"mode": "Hpa", "minReplicas": 1, "lagThreshold": 100});
+    patch(operator, &json!({"autoscaling": lag}));
+    active(operator, "False", "MetricsApiUnavailable");
+    let hpa = operator.get("hpa", "evp-orders").expect("made before it is told");
+    assert_eq!(hpa["spec"]["scaleTargetRef"]["name"], "evp-orders");
+    let selector = &hpa["spec"]["metrics"][0]["external"]["metric"]["selector"]["matchLabels"]["group"];
+    assert_eq!(*selector, format!("sluice.{0}.{0}.eventpipeline.orders.processor", operator.name));
+    assert_eq!(watch.seen(), ["2", "3", "4"], "the number is handed over as it is");
+    patch(operator, &json!({"worker": {"replicas": 4}, "autoscaling": {"mode": "Manual"}}));
+    let gone = wait_for(PATIENCE, || operator.get("hpa", "evp-orders").is_none().then_some(()));
+    assert!(gone.is_some(), "{}", operator.log());
 }
 
 /// The generator's pipeline without views. Workers have little CPU, so that one is soon not enough.

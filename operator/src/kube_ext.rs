@@ -188,6 +188,7 @@ fn is_as_desired<K: Resource + Serialize>(present: &ObjectMeta, desired: &K) -> 
     if let Some(Value::Object(metadata)) = wanted.get_mut("metadata") {
         metadata.remove("name");
         metadata.remove("namespace");
+        metadata.remove("resourceVersion");
     }
     owns_all(&fields.0, &Value::Object(wanted))
 }

@@ -123,7 +123,11 @@ async fn operate(arguments: RunArguments) -> Result<(), RunError> {
         key_sweeps: KeySweeps::default(),
         scaling: ScalingBook::default(),
         turns: Turns::default(),
-        external_metrics: metrics_api::Standing::default(),
+        external_metrics: if external_metrics.is_some() {
+            metrics_api::Standing::expected()
+        } else {
+            metrics_api::Standing::default()
+        },
         pod_monitors,
         started: jiff::Timestamp::now(),
         sweep_every: Duration::from_secs(arguments.sweep_seconds.into()),

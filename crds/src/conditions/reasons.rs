@@ -187,6 +187,10 @@ reasons! {
     RecommendOnly,
     /// The operator scales the workers by the load.
     ScaledByLoad,
+    /// A `HorizontalPodAutoscaler` that the operator made scales the workers.
+    ScaledByHpa,
+    /// Mode `Hpa` needs the operator's external metrics API, which is off or not the cluster's.
+    MetricsApiUnavailable,
     /// Something else scales the workers too: the operator leaves them alone.
     ConflictingScaler,
     /// `worker.replicas` was written through `/scale` while the operator scales by the load: it counts at first only.

@@ -16,10 +16,20 @@ use super::patterns::LABEL;
     validation = Rule::new("!has(self.minReplicas) || !has(self.maxReplicas) || self.minReplicas <= self.maxReplicas")
         .message("minReplicas must not be larger than maxReplicas"),
     validation = Rule::new("!has(self.sleepAfterSeconds) || (has(self.minReplicas) && self.minReplicas == 0)")
-        .message("sleepAfterSeconds needs minReplicas 0")
+        .message("sleepAfterSeconds needs minReplicas 0"),
+    validation = Rule::new("self.mode != 'Hpa' || has(self.lagThreshold)")
+        .message("mode Hpa needs lagThreshold: waiting records for each worker"),
+    validation = Rule::new("self.mode != 'Hpa' || !has(self.minReplicas) || self.minReplicas > 0")
+        .message("mode Hpa needs a minReplicas of at least 1"),
+    validation = Rule::new(
+        "self.mode != 'Hpa' || ((!has(self.schedules) || self.schedules.size() == 0) && !has(self.fallback))"
+    )
+    .message("mode Hpa takes no schedules and no fallback: a HorizontalPodAutoscaler has neither")
 )]
 pub struct Autoscaling {
-    /// Who acts: `Operator` (it writes the number of workers), `Recommend` (it writes only to status), or `Manual` (nobody:
+    /// Who acts: `Operator` (it writes the number of workers), `Hpa` (it makes a `HorizontalPodAutoscaler` on the workers, which
+    /// scales by the metric `consumer_lag`; only `minReplicas`, `maxReplicas`, `lagThreshold` and `scaleDownWindowSeconds` count,
+    /// and the operator's external metrics API must be on), `Recommend` (it writes only to status), or `Manual` (nobody:
     /// `worker.replicas` says how many, and `/scale` writes that).
     #[serde(default)]
     pub mode: AutoscalingMode,
@@ -46,7 +56,8 @@ pub struct Autoscaling {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 10, max = 95), extend("default" = 70))]
     pub utilization_percent: Option<i32>,
-    /// Also a worker for each so many waiting records. Absent: only rates and time count.
+    /// Also a worker for each so many waiting records. Absent: only rates and time count. With mode `Hpa`: the target of its
+    /// metric, an average over the workers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 999_999))]
     pub lag_threshold: Option<i64>,
@@ -75,6 +86,8 @@ pub enum AutoscalingMode {
     /// The operator.
     #[default]
     Operator,
+    /// A `HorizontalPodAutoscaler` that the operator makes.
+    Hpa,
     /// Nobody; status says what the operator would do.
     Recommend,
     /// People and other software, through `worker.replicas`.

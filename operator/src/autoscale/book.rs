@@ -16,12 +16,29 @@ use crate::claims::Claimant;
 /// How one resource is scaled.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// Who acts: `Operator` or `Recommend`.
+    /// Who acts: not `Manual`.
     pub mode: AutoscalingMode,
     /// The brain's settings.
     pub settings: Settings,
     /// Threads of a worker.
     pub lanes: NonZeroU32,
+    /// The autoscaler that the operator makes; with mode `Hpa` only.
+    pub hpa: Option<Hpa>,
+}
+
+/// What a `HorizontalPodAutoscaler` of ours is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hpa {
+    /// Fewest workers, at least 1.
+    pub min_replicas: i32,
+    /// Most workers.
+    pub max_replicas: i32,
+    /// Waiting records for each worker.
+    pub lag: i64,
+    /// How long fewer must be enough before workers are removed, in seconds.
+    pub scale_down_window_seconds: i32,
+    /// The group whose lag it is; a label value.
+    pub group: String,
 }
 
 /// A resource that the autoscaler looks after.
@@ -188,7 +205,7 @@ pub(crate) mod tests {
             name: "enrich".to_owned(),
         };
         let settings = Settings::new(SettingsSpec { max_replicas: 8, ..SettingsSpec::default() }).unwrap();
-        let plan = Plan { mode: AutoscalingMode::Operator, settings, lanes: NonZeroU32::new(2).unwrap() };
+        let plan = Plan { mode: AutoscalingMode::Operator, settings, lanes: NonZeroU32::new(2).unwrap(), hpa: None };
         let deployment = ("evp-enrich".to_owned(), "d".to_owned());
         Subject { claimant, plan: Arc::new(plan), deployment, replicas: 2, seed: Seed::default() }
     }

@@ -24,7 +24,7 @@ mod shown;
 
 #[cfg(test)]
 pub(crate) use book::tests;
-pub use book::{Forbidden, Plan, ScalingBook, Subject};
+pub use book::{Forbidden, Hpa, Plan, ScalingBook, Subject};
 pub use hands::SCALE_MANAGER;
 pub use round::{Memory, round};
 pub use shown::seed;

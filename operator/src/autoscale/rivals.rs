@@ -1,6 +1,7 @@
 //! Who else scales the same workers. Two scalers undo each other's work, and each change costs a rebalance: ours gives way.
 
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::ListParams;
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
 use kube::{Api, ResourceExt};
@@ -24,12 +25,16 @@ pub(super) struct Rival {
     name: String,
     target_kind: String,
     target_name: String,
+    /// Uid of its controller.
+    owner: Option<String>,
 }
 
 /// What scales these workers, or writes `/scale` of their resource.
 pub(super) fn of<'a>(rivals: &'a [Rival], subject: &Subject) -> Option<&'a Rival> {
     rivals.iter().find(|rival| {
         rival.namespace == subject.claimant.namespace
+            // The one that we have made for it.
+            && rival.owner.as_ref() != Some(&subject.claimant.uid)
             && match rival.target_kind.as_str() {
                 // The default of a ScaledObject.
                 "" | "Deployment" => rival.target_name == subject.deployment.0,
@@ -55,9 +60,10 @@ pub(super) async fn list(ctx: &Context) -> Result<Vec<Rival>, KubeError> {
         .await?
         .into_iter()
         .filter_map(|hpa| {
+            let owner = controller(hpa.owner_references());
             let (namespace, name, target) = (hpa.namespace()?, hpa.name_any(), hpa.spec?.scale_target_ref);
             let (target_kind, target_name) = (target.kind, target.name);
-            Some(Rival { namespace, kind: "HorizontalPodAutoscaler", name, target_kind, target_name })
+            Some(Rival { namespace, kind: "HorizontalPodAutoscaler", name, target_kind, target_name, owner })
         })
         .collect();
     let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("keda.sh", "v1alpha1", "ScaledObject"));
@@ -74,6 +80,10 @@ pub(super) async fn list(ctx: &Context) -> Result<Vec<Rival>, KubeError> {
     Ok(found)
 }
 
+fn controller(owners: &[OwnerReference]) -> Option<String> {
+    owners.iter().find(|owner| owner.controller == Some(true)).map(|owner| owner.uid.clone())
+}
+
 fn scaled_object(object: &DynamicObject) -> Option<Rival> {
     let target = &object.data["spec"]["scaleTargetRef"];
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
@@ -83,6 +93,7 @@ fn scaled_object(object: &DynamicObject) -> Option<Rival> {
         name: object.name_any(),
         target_kind: text(&target["kind"]),
         target_name: text(&target["name"]),
+        owner: None,
     })
 }
 
@@ -117,6 +128,7 @@ mod tests {
             name: "theirs".to_owned(),
             target_kind: target_kind.to_owned(),
             target_name: target_name.to_owned(),
+            owner: None,
         }
     }
 
@@ -134,6 +146,21 @@ mod tests {
             let found = of(&[rival(namespace, kind, name)], &subject()).is_some();
             assert_eq!(found, expected, "{namespace} {kind} {name}");
         }
+    }
+
+    #[test]
+    fn the_one_that_we_have_made_is_no_rival() {
+        let subject = subject();
+        let made_for = |uid: &str| Rival { owner: Some(uid.to_owned()), ..rival("shop", "Deployment", "evp-enrich") };
+        assert!(of(&[made_for(&subject.claimant.uid)], &subject).is_none());
+        assert!(of(&[made_for("another")], &subject).is_some());
+        let owner = |uid: &str, controller| OwnerReference {
+            uid: uid.to_owned(),
+            controller: Some(controller),
+            ..OwnerReference::default()
+        };
+        assert_eq!(controller(&[owner("a", false), owner("b", true)]).as_deref(), Some("b"));
+        assert_eq!(controller(&[owner("a", false)]), None);
     }
 
     #[tokio::test]

@@ -169,12 +169,12 @@ async fn look(ctx: &Context, memory: &mut Memory) -> bool {
 
 /// Notes who else scales the workers; true when that has changed.
 async fn give_way(ctx: &Context, subject: &Subject, rival: Option<String>) -> bool {
-    let rival = rival.filter(|_| subject.plan.mode == AutoscalingMode::Operator);
+    let rival = rival.filter(|_| subject.plan.mode != AutoscalingMode::Recommend);
     if !ctx.scaling.note_rival(&subject.claimant.uid, rival.clone()) {
         return false;
     }
     if let Some(rival) = rival {
-        let note = format!("{rival} scales the same workers: the operator leaves them alone");
+        let note = format!("{rival} scales the same workers too: two scalers undo each other's work");
         say(ctx, subject, EventType::Warning, Reason::ConflictingScaler, note).await;
     }
     true

@@ -18,7 +18,7 @@ use super::kafka::topics::facts;
 use super::kind::SluiceKind;
 use super::refused::{Ground, is_controlled_by};
 use super::round::Round;
-use super::stages::{access, cache, epochs, offsets, quiesce, secrets, topics, workers};
+use super::stages::{access, cache, epochs, hpa, offsets, quiesce, secrets, topics, workers};
 use super::status::StatusWriter;
 use super::streams::notify;
 use super::validate::Rules;
@@ -259,7 +259,9 @@ async fn stages<K: SluiceKind>(round: &mut Round<'_, K>) -> Result<(), Halt> {
         // Pods that start now would only be refused.
         return Ok(());
     }
+    hpa::remove(round).await?;
     let deployed = workers::apply(round, children).await?;
+    hpa::apply(round).await?;
     if deployed.state.changed {
         round.live = timed("get deployment", round.api::<Deployment>().get_opt(&name)).await?;
     }

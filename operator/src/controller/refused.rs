@@ -98,7 +98,9 @@ pub async fn run<K: SluiceKind>(
 
 /// True when no worker shall run, whatever the rest of the spec says.
 fn wants_none<K: SluiceKind>(object: &K) -> bool {
-    let by_load = object.autoscaling().is_some_and(|autoscaling| autoscaling.mode == AutoscalingMode::Operator);
+    let by_load = object
+        .autoscaling()
+        .is_some_and(|autoscaling| matches!(autoscaling.mode, AutoscalingMode::Operator | AutoscalingMode::Hpa));
     object.state() == DesiredState::Stopped || (object.replicas() == Some(0) && !by_load)
 }
 

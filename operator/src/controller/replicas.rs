@@ -32,13 +32,15 @@ pub fn wanted(resource: &ValidatedResource, live: Option<&Deployment>, remembere
     if !resource.is_scaled_by_load() {
         return Wanted { count: resource.replicas, applied: true, hashed: true };
     }
+    // An autoscaler of Kubernetes does nothing where none is asked for: it is never left at that.
+    let at_least = resource.hpa().map_or(0, |hpa| hpa.min_replicas);
     let count = match live {
-        Some(live) if is_written_by_others(live) => {
+        Some(live) if is_written_by_others(live) && rollout::wanted(live) >= at_least.min(1) => {
             return Wanted { count: rollout::wanted(live), applied: false, hashed: false };
         }
         // None is what stopping for an epoch or for offsets leaves, or a spec that wanted none before.
         Some(live) if rollout::wanted(live) > 0 => rollout::wanted(live),
-        _ => remembered.unwrap_or(resource.replicas),
+        _ => remembered.filter(|count| *count >= at_least).unwrap_or(resource.replicas).max(at_least),
     };
     Wanted { count, applied: true, hashed: false }
 }
@@ -121,6 +123,25 @@ mod tests {
             // Stopped by us for an epoch: as before.
             (Some((0, FIELD_MANAGER, "Update")), Some(4), 4, true),
             (Some((0, FIELD_MANAGER, "Update")), None, 2, true),
+        ] {
+            let live = there.map(|(replicas, manager, operation)| live(replicas, manager, operation));
+            let found = wanted(&scaled, live.as_ref(), remembered);
+            assert_eq!(found, Wanted { count, applied, hashed: false }, "{there:?} {remembered:?}");
+        }
+    }
+
+    #[test]
+    fn an_autoscaler_of_kubernetes_is_never_left_with_none() {
+        let scaled = resource("autoscaling: {mode: Hpa, minReplicas: 3, maxReplicas: 9, lagThreshold: 5}");
+        for (there, remembered, count, applied) in [
+            (None, None, 3, true),
+            (Some((5, FIELD_MANAGER, "Apply")), None, 5, true),
+            (Some((5, "kube-controller-manager", "Update")), Some(3), 5, false),
+            (Some((2, "kube-controller-manager", "Update")), Some(3), 2, false),
+            // Asleep before.
+            (Some((0, NOBODY, "Update")), Some(0), 3, true),
+            // Stopped by us for an epoch.
+            (Some((0, FIELD_MANAGER, "Update")), Some(7), 7, true),
         ] {
             let live = there.map(|(replicas, manager, operation)| live(replicas, manager, operation));
             let found = wanted(&scaled, live.as_ref(), remembered);

@@ -9,7 +9,7 @@ use super::kind::SluiceKind;
 use super::replicas::{is_written_by_others, owns};
 use super::rollout;
 use super::round::Round;
-use crate::autoscale::{Forbidden, Plan, Subject, seed};
+use crate::autoscale::{Forbidden, Hpa, Plan, Subject, seed};
 
 /// The reconcile has come to its end: the workers are as the spec says, and may be scaled.
 pub fn allow<K: SluiceKind>(round: &Round<'_, K>) {
@@ -54,7 +54,7 @@ fn show<K: SluiceKind>(round: &mut Round<'_, K>) {
     // None that nobody else wrote is what stopping for an epoch or for offsets leaves: afterwards it is to be as before.
     let live = round.live.as_ref().filter(|live| rollout::wanted(live) > 0 || is_written_by_others(live));
     let asked = live.map(rollout::wanted);
-    next.desired_replicas = if plan.mode == AutoscalingMode::Operator { asked.or(remembered) } else { None };
+    next.desired_replicas = if plan.mode == AutoscalingMode::Recommend { None } else { asked.or(remembered) };
     round.status.draft.autoscaling = Some(next);
 }
 
@@ -94,7 +94,12 @@ fn finding<K: SluiceKind>(round: &Round<'_, K>) -> Finding {
     let (book, uid) = (&round.ctx.scaling, round.resource.uid.as_str());
     if let Some(rival) = book.rival(uid) {
         let message = format!(
-            "{rival} scales the same workers: the operator leaves them alone; remove it, or set autoscaling.mode: Manual"
+            "{rival} scales the same workers: {} remove it, or set autoscaling.mode: Manual",
+            if plan.mode == AutoscalingMode::Hpa {
+                "two autoscalers undo each other's work;"
+            } else {
+                "the operator leaves them alone;"
+            }
         );
         return inactive(Reason::ConflictingScaler, message);
     }
@@ -104,6 +109,9 @@ fn finding<K: SluiceKind>(round: &Round<'_, K>) -> Finding {
         return inactive(Reason::RecommendOnly, message.to_owned());
     }
     let active = |reason, message: String| Finding::well(condition, reason, message);
+    if let Some(hpa) = &plan.hpa {
+        return by_hpa(hpa, round.ctx.external_metrics.trouble());
+    }
     if let Some(by) = scaled_by_hand(round.object) {
         let message = format!(
             "{by} has written worker.replicas through /scale: while the operator scales by the load that is only how many \
@@ -127,6 +135,19 @@ fn finding<K: SluiceKind>(round: &Round<'_, K>) -> Finding {
         _ => asleep(round, condition)
             .unwrap_or_else(|| active(Reason::ScaledByLoad, "the operator scales the workers by the load".to_owned())),
     }
+}
+
+/// What is said while an autoscaler of ours scales the workers. `trouble`: why nobody answers it.
+fn by_hpa(hpa: &Hpa, trouble: Option<String>) -> Finding {
+    let condition = ConditionType::AutoscalingActive;
+    let Some(trouble) = trouble else {
+        let message = format!("a HorizontalPodAutoscaler scales the workers by the lag of {}", hpa.group);
+        return Finding::well(condition, Reason::ScaledByHpa, message);
+    };
+    let message = format!(
+        "mode Hpa needs the operator's external metrics API: {trouble}; until then the number of workers stays"
+    );
+    Finding::progressing(condition, Reason::MetricsApiUnavailable, message)
 }
 
 /// Who wrote `worker.replicas` through `/scale`, if that is what it is.
@@ -199,6 +220,19 @@ mod tests {
         })
         .await;
         said
+    }
+
+    #[test]
+    fn without_the_metrics_an_autoscaler_of_ours_has_no_effect_and_that_is_said() {
+        let hpa =
+            Hpa { min_replicas: 1, max_replicas: 2, lag: 3, scale_down_window_seconds: 10, group: "g".to_owned() };
+        let well = by_hpa(&hpa, None);
+        assert_eq!((well.status, well.reason), (Some(true), Reason::ScaledByHpa));
+        let off = crate::metrics_api::Standing::default().trouble();
+        let not = by_hpa(&hpa, off);
+        assert_eq!((not.status, not.reason), (Some(false), Reason::MetricsApiUnavailable));
+        assert!(not.message.contains("externalMetrics.enabled"), "{not:?}");
+        assert_eq!(crate::metrics_api::Standing::expected().trouble(), None, "not looked at yet is no trouble");
     }
 
     #[tokio::test]

@@ -12,7 +12,7 @@ use sluice_crds::v1alpha1::{
 };
 use sluice_crds::worker_config as wc;
 
-use crate::autoscale::Plan;
+use crate::autoscale::{Hpa, Plan};
 use crate::settings::{KafkaConnection, RedisConnection, RedisPolicy};
 
 /// A resource that can be carried out.
@@ -217,9 +217,16 @@ impl ValidatedResource {
         }
     }
 
-    /// True when the operator writes the number of workers by the load.
+    /// True when something writes the number of workers by the load: the operator, or an autoscaler that it makes.
     pub fn is_scaled_by_load(&self) -> bool {
-        self.autoscaling.as_ref().is_some_and(|plan| plan.mode == AutoscalingMode::Operator)
+        self.autoscaling
+            .as_ref()
+            .is_some_and(|plan| matches!(plan.mode, AutoscalingMode::Operator | AutoscalingMode::Hpa))
+    }
+
+    /// The autoscaler of Kubernetes that is to be made for it.
+    pub fn hpa(&self) -> Option<&Hpa> {
+        self.autoscaling.as_ref().filter(|_| self.state == DesiredState::Running)?.hpa.as_ref()
     }
 
     /// Every topic it names, owned or not.

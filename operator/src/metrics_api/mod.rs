@@ -58,8 +58,10 @@ pub struct Standing {
 
 #[derive(Debug, Default)]
 enum State {
-    /// Not served, or not looked at yet.
+    /// Not served.
     #[default]
+    Off,
+    /// Not looked at yet.
     Unknown,
     Well,
     Problem(String),
@@ -74,6 +76,20 @@ impl Standing {
     pub fn note(&self) -> Option<String> {
         match &*self.lock() {
             State::Problem(problem) => Some(problem.clone()),
+            State::Off | State::Unknown | State::Well => None,
+        }
+    }
+
+    /// It will be served, and is looked at soon.
+    pub fn expected() -> Self {
+        Self { state: Mutex::new(State::Unknown) }
+    }
+
+    /// Why nobody can scale by it, if that is so.
+    pub fn trouble(&self) -> Option<String> {
+        match &*self.lock() {
+            State::Off => Some("it is off (externalMetrics.enabled of the chart)".to_owned()),
+            State::Problem(problem) => Some(problem.clone()),
             State::Unknown | State::Well => None,
         }
     }
@@ -81,7 +97,7 @@ impl Standing {
     /// True when the API server asks us; none: it is not served, or not looked at yet.
     pub fn is_registered(&self) -> Option<bool> {
         match *self.lock() {
-            State::Unknown => None,
+            State::Off | State::Unknown => None,
             State::Well => Some(true),
             State::Problem(_) => Some(false),
         }

@@ -4,12 +4,13 @@
 //! inputs.rs          what is known only after Kafka was asked: topic ids, compaction, sizes, the epoch
 //! metadata.rs        names, labels, owner reference, desired hash: the same for every child
 //! worker_config.rs   the file workers start from
-//! service_account.rs config_map.rs secret.rs deployment.rs disruption_budget.rs pod_monitor.rs   one child each
+//! service_account.rs config_map.rs secret.rs deployment.rs disruption_budget.rs pod_monitor.rs hpa.rs   one child each
 //! ```
 
 mod config_map;
 mod deployment;
 mod disruption_budget;
+mod hpa;
 pub mod inputs;
 mod metadata;
 mod pod_monitor;
@@ -24,6 +25,7 @@ use kube::core::DynamicObject;
 use sluice_crds::worker_config::WorkerConfig;
 
 pub use self::config_map::CONFIG_KEY;
+pub use self::hpa::hpa;
 pub use self::inputs::{Inputs, TopicFacts};
 pub use self::pod_monitor::api_resource as pod_monitor_resource;
 pub use self::secret::CURRENT as CURRENT_CREDENTIALS;

@@ -138,3 +138,27 @@ fn the_number_of_workers_is_in_the_hash_only_when_the_spec_says_it() {
     assert_eq!(said, Some(2));
     assert_eq!(deployment(9, false, false), (None, by_load));
 }
+
+#[test]
+fn an_autoscaler_scales_the_workers_by_the_lag_of_their_own_group() {
+    assert!(hpa(&pipeline(PIPELINE).unwrap()).is_none());
+    let scaled = |more: &str| {
+        let autoscaling =
+            format!("spec:\n  {more}autoscaling: {{mode: Hpa, minReplicas: 2, maxReplicas: 8, lagThreshold: 500}}\n");
+        hpa(&pipeline(&PIPELINE.replacen("spec:\n", &autoscaling, 1)).unwrap())
+    };
+    assert!(scaled("state: Stopped\n  ").is_none(), "nobody starts what shall not run");
+    let made = serde_json::to_value(scaled("").unwrap()).unwrap();
+    assert_eq!(made["metadata"]["ownerReferences"][0]["controller"], true);
+    let resource = pipeline(PIPELINE).unwrap();
+    let expected = serde_json::json!({
+        "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "evp-enrich"},
+        "minReplicas": 2, "maxReplicas": 8,
+        "metrics": [{"type": "External", "external": {
+            "metric": {"name": "consumer_lag", "selector": {"matchLabels": {"group": resource.id.processor_group().to_string()}}},
+            "target": {"type": "AverageValue", "averageValue": "500"},
+        }}],
+        "behavior": {"scaleDown": {"stabilizationWindowSeconds": 120}},
+    });
+    assert_eq!(made["spec"], expected);
+}

@@ -34,7 +34,7 @@ pub(super) fn validate(object: &CacheSync, rules: Rules<'_>) -> Result<Validated
         generation: object.metadata.generation.unwrap_or(0),
         state: spec.state,
         replicas: bounded("worker.replicas", spec.worker.replicas, 1, 0, 1000)?,
-        autoscaling: autoscaling::plan(spec.autoscaling.as_ref(), NonZeroU32::MIN, false)?,
+        autoscaling: autoscaling::plan(spec.autoscaling.as_ref(), NonZeroU32::MIN, false, &applier.group)?,
         resources: spec.worker.resources.clone(),
         deletion,
         kafka,

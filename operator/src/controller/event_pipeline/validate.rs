@@ -28,7 +28,7 @@ pub(super) fn validate(object: &EventPipeline, rules: Rules<'_>) -> Result<Valid
         generation: object.metadata.generation.unwrap_or(0),
         state: spec.state,
         replicas: bounded("worker.replicas", spec.worker.replicas, 1, 0, 1000)?,
-        autoscaling: autoscaling::plan(spec.autoscaling.as_ref(), lanes, applier.is_none())?,
+        autoscaling: autoscaling::plan(spec.autoscaling.as_ref(), lanes, applier.is_none(), &processor.group)?,
         resources: spec.worker.resources.clone(),
         deletion: spec.deletion_policy.clone(),
         kafka,

@@ -11,11 +11,13 @@
 //! access.rs    Kafka user and ACLs: widened before the roll-out, narrowed after it
 //! cache.rs     Redis user, settings, eviction; the views' progress
 //! workers.rs   children applied; old configurations pruned
+//! hpa.rs       the autoscaler of mode `Hpa`, made after the workers and removed before them
 //! ```
 
 pub mod access;
 pub mod cache;
 pub mod epochs;
+pub mod hpa;
 pub mod offsets;
 pub mod quiesce;
 pub mod secrets;

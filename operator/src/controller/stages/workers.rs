@@ -13,6 +13,7 @@ use super::quiesce;
 use crate::controller::build::{self, Children, Prepared};
 use crate::controller::halt::Halt;
 use crate::controller::kind::SluiceKind;
+use crate::controller::replicas::Wanted;
 use crate::controller::rollout;
 use crate::controller::round::Round;
 use crate::kube_ext::{Applied, KubeError, delete_if_exists, ensure, ensure_known, timed};
@@ -50,10 +51,15 @@ pub async fn take_turn<K: SluiceKind>(round: &mut Round<'_, K>) -> Result<(), Ha
 /// Applies every child that is not as it should be.
 pub async fn apply<K: SluiceKind>(
     round: &mut Round<'_, K>,
-    children: Children<Prepared>,
+    mut children: Children<Prepared>,
 ) -> Result<Children<Deployed>, Halt> {
     if round.live.as_ref().is_some_and(|live| rollout::replaces_pods(live, &children.deployment)) {
         take_turn(round).await?;
+    }
+    let Wanted { applied, hashed, .. } = round.wanted();
+    if applied && !hashed {
+        // Who scales by the load may have written the number since it was read: then it is read again.
+        children.deployment.metadata.resource_version = round.live.as_ref().and_then(ResourceExt::resource_version);
     }
     let deployed = apply_all(round, &children).await.map_err(conflict)?;
     let Children { service_account, config_map, secret, deployment, disruption_budget, pod_monitor, config, .. } =

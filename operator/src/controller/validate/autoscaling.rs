@@ -5,17 +5,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sluice_autoscaler::{Fallback, Replicas, Schedule, Settings, SettingsSpec};
+use sluice_crds::names::GroupId;
 use sluice_crds::v1alpha1::{Autoscaling, AutoscalingFallback, AutoscalingMode, AutoscalingSchedule, FallbackMode};
 
 use super::{Invalid, bounded, contradiction, no_duplicates};
-use crate::autoscale::Plan;
+use crate::autoscale::{Hpa, Plan};
 
 /// Most replicas that may be asked for.
 const MAX_REPLICAS: i32 = 1_000;
+/// Longest value of a label. Groups hold no characters that one may not, but for their length.
+const MAX_LABEL_VALUE: usize = 63;
 
 /// The plan; none when nobody scales by the load. `lanes`: threads of a worker. `may_sleep`: nothing needs a worker while
-/// nothing arrives.
-pub fn plan(spec: Option<&Autoscaling>, lanes: NonZeroU32, may_sleep: bool) -> Result<Option<Arc<Plan>>, Invalid> {
+/// nothing arrives. `group`: whose lag counts.
+pub fn plan(
+    spec: Option<&Autoscaling>,
+    lanes: NonZeroU32,
+    may_sleep: bool,
+    group: &GroupId,
+) -> Result<Option<Arc<Plan>>, Invalid> {
     let Some(spec) = spec.filter(|spec| spec.mode != AutoscalingMode::Manual) else { return Ok(None) };
     let defaults = SettingsSpec::default();
     let Some(max) = spec.max_replicas else {
@@ -61,8 +69,41 @@ pub fn plan(spec: Option<&Autoscaling>, lanes: NonZeroU32, may_sleep: bool) -> R
         metrics_grace_seconds: within("fallback.afterSeconds", grace, defaults.metrics_grace_seconds, (10, 3_600))?,
         schedules: spec.schedules.iter().map(schedule).collect::<Result<_, _>>()?,
     };
+    let hpa = if spec.mode == AutoscalingMode::Hpa { Some(hpa(spec, &settings, group)?) } else { None };
     let settings = Settings::new(settings).map_err(|error| contradiction("autoscaling", error.to_string()))?;
-    Ok(Some(Arc::new(Plan { mode: spec.mode, settings, lanes })))
+    Ok(Some(Arc::new(Plan { mode: spec.mode, settings, lanes, hpa })))
+}
+
+/// What a `HorizontalPodAutoscaler` can be told; what it cannot is refused.
+fn hpa(spec: &Autoscaling, settings: &SettingsSpec, group: &GroupId) -> Result<Hpa, Invalid> {
+    let refuse = |field: &str, problem: &str| Err(contradiction(format!("autoscaling.{field}"), problem));
+    let Some(lag) = spec.lag_threshold else { return refuse("lagThreshold", "mode Hpa needs it") };
+    if settings.min_replicas == 0 {
+        return refuse("minReplicas", "mode Hpa needs at least 1");
+    }
+    if !spec.schedules.is_empty() {
+        return refuse("schedules", "mode Hpa takes none");
+    }
+    if spec.fallback.is_some() {
+        return refuse("fallback", "mode Hpa takes none");
+    }
+    let group = group.to_string();
+    if group.len() > MAX_LABEL_VALUE {
+        let problem = format!(
+            "mode Hpa selects by the consumer group, and {group:?} has {} characters: at most {MAX_LABEL_VALUE} are a label's \
+             value; name a shorter one in source.groupId, or use mode Operator",
+            group.len()
+        );
+        return refuse("mode", &problem);
+    }
+    let number = |value: u32| i32::try_from(value).unwrap_or(i32::MAX);
+    Ok(Hpa {
+        min_replicas: number(settings.min_replicas),
+        max_replicas: number(settings.max_replicas),
+        lag,
+        scale_down_window_seconds: number(settings.scale_down_window_seconds),
+        group,
+    })
 }
 
 fn threshold(records: Option<i64>) -> Result<Option<u64>, Invalid> {
@@ -144,6 +185,30 @@ mod tests {
         assert!(cached.to_string().contains("autoscaling.minReplicas is 0"), "{cached}");
         let early = sleeper("sleepAfterSeconds: 5, ").unwrap_err();
         assert!(early.to_string().contains("autoscaling.sleepAfterSeconds is 5"), "{early}");
+    }
+
+    #[test]
+    fn an_autoscaler_of_kubernetes_is_told_what_it_understands() {
+        let plan = planned("{mode: Hpa, minReplicas: 2, maxReplicas: 8, lagThreshold: 500}").unwrap().unwrap();
+        let hpa = plan.hpa.clone().unwrap();
+        assert_eq!((hpa.min_replicas, hpa.max_replicas, hpa.lag), (2, 8, 500));
+        assert_eq!(hpa.scale_down_window_seconds, 120);
+        assert!(hpa.group.ends_with(".eventpipeline.enrich.processor"), "{hpa:?}");
+        assert_eq!(planned("{maxReplicas: 8}").unwrap().unwrap().hpa, None);
+        let schedule = "schedules: [{name: a, start: '0 0 * * *', durationSeconds: 60, maxReplicas: 1}]";
+        for (more, said) in [
+            ("", "autoscaling.lagThreshold: mode Hpa needs it"),
+            ("lagThreshold: 5, fallback: {mode: Hold}", "autoscaling.fallback: mode Hpa takes none"),
+            (&format!("lagThreshold: 5, {schedule}"), "autoscaling.schedules: mode Hpa takes none"),
+        ] {
+            let error = planned(&format!("{{mode: Hpa, maxReplicas: 8, {more}}}")).unwrap_err().to_string();
+            assert!(error.contains(said), "{more}: {error}");
+        }
+        let yaml =
+            PIPELINE.replacen("spec:\n", "spec:\n  autoscaling: {mode: Hpa, maxReplicas: 8, lagThreshold: 5}\n", 1);
+        let long = yaml.replacen("name: enrich,", &format!("name: {},", "e".repeat(40)), 1);
+        let error = pipeline(&long).unwrap_err().to_string();
+        assert!(error.contains("autoscaling.mode: mode Hpa selects by the consumer group"), "{error}");
     }
 
     #[test]
