@@ -20,11 +20,7 @@ phase_reap()      { stack down || true; }
 phase_stack()     { make --no-print-directory stack; }
 phase_chart()     { stack exec -- charts/check.sh; }
 phase_images()    { make --no-print-directory images; }
-# Compiled outside, run inside the stack's network.
-phase_stacktests() {
-  cargo test -q --workspace --locked --no-fail-fast --test '*' --config "target.'cfg(unix)'.runner=['$CARGO_TARGET_DIR/debug/stack', 'exec', '--']" \
-    -- --test-threads="${SLUICE_TEST_THREADS:-2}"
-}
+phase_stacktests() { .ci/stack-tests.sh; }
 
 # The whole product once more, small: what a newcomer sees first.
 phase_demo() {

@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# The integration tests, compiled outside and run inside the stack's network. Cargo runs one file after the other, and most of a
+# file's time is waiting for servers; so there are two rows of files. All that use Kubernetes are in one of them, one test at a
+# time: what they define or remove there concerns the whole cluster.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+: "${CARGO_TARGET_DIR:?run me through make}"
+
+# One file, in its package's folder as cargo does it. Output is shown when it failed.
+run() {
+  local source=$1 program=$2 log begun=$SECONDS
+  log=$(mktemp)
+  if (cd "${source%/tests/*}" && "$CARGO_TARGET_DIR/debug/stack" exec -- "$program" --test-threads="$threads") &>"$log"; then
+    echo "$source: $(sed -n 's/^test result: //p' "$log")"
+  else
+    echo "==== $source failed after $((SECONDS - begun)) s"; cat "$log"; failed=yes
+  fi
+  rm "$log"
+}
+
+# A row of files, from a list of sources and programs, so many tests at a time; it goes on after a failure.
+row() {
+  local threads=$1 failed=no source program
+  while read -r source program; do run "$source" "$program" </dev/null; done
+  [ $failed = no ]
+}
+
+built=$(cargo test --color never --workspace --locked --no-run --test '*' 2>&1) || { echo "$built" >&2; exit 1; }
+# "  Executable tests/api.rs (<target>/debug/deps/api-0123456789abcdef)"
+list=$(sed -nE 's/^ *Executable (tests\/.*\.rs) \((.*)\)$/\1 \2/p' <<<"$built" | while read -r source program; do
+  sources=(*/"$source")
+  [ ${#sources[@]} = 1 ] || { echo "two files are named $source: they could not be told apart" >&2; exit 1; }
+  echo "${sources[0]} $program"
+done)
+found=$(wc -l <<<"$list") there=$(git ls-files '*/tests/*.rs' | grep -cE '^[^/]+/tests/([^/]+|[^/]+/main)\.rs$')
+[ "$found" = "$there" ] || { echo "cargo built $found test files of $there" >&2; exit 1; }
+
+kubernetes='^e2e/tests/(operator_[a-z_]+|api)\.rs '
+grep -E "$kubernetes" <<<"$list" | row 1 &
+others=$!
+result=0
+grep -vE "$kubernetes" <<<"$list" | row 2 || result=1
+wait $others || result=1
+exit $result
