@@ -71,28 +71,16 @@ mod tests {
     use sluice_crds::v1alpha1::{CacheSync, EventPipeline};
 
     use super::*;
-    use crate::controller::build::{self, Inputs};
-    use crate::controller::replicas::wanted;
-    use crate::controller::test_support::{CACHE, PIPELINE, SETTINGS, facts, settings, settings_of};
+    use crate::controller::test_support::{CACHE, PIPELINE, SETTINGS, built, settings, settings_of};
     use crate::controller::validate::Rules;
-    use crate::secrets::InstallKey;
 
     /// What workers of a valid resource run with, and whether they may with other settings.
     fn may<K: SluiceKind>(yaml: &str, policy: &str, changed: &str) -> bool {
         let object: K = serde_saphyr::from_str(yaml).unwrap();
         let resource = object.validate(Rules { settings: &settings() }).unwrap();
-        let (topics, install_key) = (facts(&resource), InstallKey::new(&[b'k'; 32]).unwrap());
-        let worker = settings().worker;
-        let inputs = Inputs {
-            topics: &topics,
-            epoch: 7,
-            replicas: wanted(&resource, None, None),
-            install_key: &install_key,
-            worker: &worker,
-        };
         assert!(SETTINGS.contains(policy), "{policy:?} should be in the settings");
         let after = settings_of(&SETTINGS.replacen(policy, changed, 1));
-        may_go_on(&after, &resource.id, &object, &build::build(&resource, &inputs).config)
+        may_go_on(&after, &resource.id, &object, &built(&resource).config)
     }
 
     #[test]

@@ -7,30 +7,11 @@ use sluice_crds::v1alpha1::EventPipeline;
 
 use super::*;
 use crate::claims::Verdict;
-use crate::controller::build::{Children, Inputs, Prepared};
 use crate::controller::reconcile::{claimant, reconcile};
-use crate::controller::replicas::wanted;
 use crate::controller::test_support::{
-    Calls, PIPELINE, SETTINGS, api_server, context, facts, pipeline, refusal, settings, settings_of,
+    Calls, PIPELINE, SETTINGS, api_server, built, context, pipeline, refusal, settings_of,
 };
-use crate::secrets::InstallKey;
 use crate::settings::SettingsHandle;
-
-fn children() -> Children<Prepared> {
-    let resource = pipeline(PIPELINE).unwrap();
-    let (topics, install_key) = (facts(&resource), InstallKey::new(&[b'k'; 32]).unwrap());
-    let worker = settings().worker;
-    build::build(
-        &resource,
-        &Inputs {
-            topics: &topics,
-            epoch: 7,
-            replicas: wanted(&resource, None, None),
-            install_key: &install_key,
-            worker: &worker,
-        },
-    )
-}
 
 /// The pipeline of [`PIPELINE`] with another text of its spec, as a reconcile before left it: granted, with workers.
 fn edited(from: &str, to: &str) -> EventPipeline {
@@ -82,7 +63,7 @@ impl Seen {
 
 /// Reconciles it with these settings while `workers` run; `before` is what happened to the claims.
 async fn seen(object: EventPipeline, settings: &str, workers: i32, before: impl FnOnce(&Context, &Claimant)) -> Seen {
-    let built = children();
+    let built = built(&pipeline(PIPELINE).unwrap());
     let mut live = serde_json::to_value(&built.deployment).unwrap();
     live["spec"]["replicas"] = workers.into();
     live["status"] =

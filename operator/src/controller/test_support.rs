@@ -14,11 +14,12 @@ use sluice_crds::names::TopicName;
 use sluice_crds::v1alpha1::{CacheSync, EventPipeline};
 
 use super::backoff::Backoff;
-use super::build::TopicFacts;
+use super::build::{self, Children, Inputs, Prepared, TopicFacts};
 use super::context::{ClaimBook, Context, EpochMemo, RedisUserMemo};
 use super::kind::SluiceKind;
 use super::reconcile::claimant;
 use super::redis_keys::KeySweeps;
+use super::replicas::wanted;
 use super::round::Round;
 use super::status::StatusWriter;
 use super::turns::Turns;
@@ -184,6 +185,14 @@ pub fn refusal(code: u16, reason: &str, message: &str) -> (u16, Value) {
         "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason, "message": message,
     });
     (code, status)
+}
+
+/// What is built of a resource with [`SETTINGS`], at epoch 7.
+pub fn built(resource: &ValidatedResource) -> Children<Prepared> {
+    let (topics, install_key) = (facts(resource), InstallKey::new(&[b'k'; 32]).unwrap());
+    let (replicas, worker) = (wanted(resource, None, None), settings().worker);
+    let inputs = Inputs { topics: &topics, epoch: 7, replicas, install_key: &install_key, worker: &worker };
+    build::build(resource, &inputs)
 }
 
 /// What reconciles share, with both kinds listed; and where triggers for pipelines come out.

@@ -8,7 +8,7 @@
 //! [`Consumer::incremental_assign`] and [`Consumer::incremental_unassign`], so that it can finish open transactions first
 //! and keep polling meanwhile. librdkafka holds the group's next step, and all fetching, until then.
 
-use std::ffi::{CStr, c_char, c_void};
+use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 use std::time::Duration;
@@ -254,12 +254,7 @@ impl Consumer {
         &self,
         offsets: impl IntoIterator<Item = (&'a TopicPartition, i64, &'a str)>,
     ) -> Result<(), KafkaError> {
-        let mut list = List::empty();
-        for (partition, offset, metadata) in offsets {
-            list.add(partition, offset, Some(metadata))?;
-        }
-        // SAFETY: live client and list; synchronous.
-        check("commit", unsafe { sys::rd_kafka_commit(self.raw(), list.as_ptr(), 0) })
+        self.give_commit(&List::of_offsets(offsets)?, 0)
     }
 
     /// As [`Self::commit`], without waiting: a commit that fails is not heard of, the next one makes up for it.
@@ -267,12 +262,12 @@ impl Consumer {
         &self,
         offsets: impl IntoIterator<Item = (&'a TopicPartition, i64, &'a str)>,
     ) -> Result<(), KafkaError> {
-        let mut list = List::empty();
-        for (partition, offset, metadata) in offsets {
-            list.add(partition, offset, Some(metadata))?;
-        }
+        self.give_commit(&List::of_offsets(offsets)?, 1)
+    }
+
+    fn give_commit(&self, offsets: &List, asynchronously: c_int) -> Result<(), KafkaError> {
         // SAFETY: live client and list; the list is copied.
-        check("commit", unsafe { sys::rd_kafka_commit(self.raw(), list.as_ptr(), 1) })
+        check("commit", unsafe { sys::rd_kafka_commit(self.raw(), offsets.as_ptr(), asynchronously) })
     }
 
     /// High watermark as of the last fetch of an assigned partition, without asking anybody; none before the first.

@@ -40,6 +40,17 @@ impl List {
         Self(NonNull::new(list).expect("should be a list: librdkafka never returns null here"))
     }
 
+    /// Offsets with their metadata.
+    pub(super) fn of_offsets<'a>(
+        offsets: impl IntoIterator<Item = (&'a TopicPartition, i64, &'a str)>,
+    ) -> Result<Self, KafkaError> {
+        let mut list = Self::empty();
+        for (partition, offset, metadata) in offsets {
+            list.add(partition, offset, Some(metadata))?;
+        }
+        Ok(list)
+    }
+
     /// Adds a line. `metadata` is copied.
     pub(super) fn add(&mut self, at: &TopicPartition, offset: i64, metadata: Option<&str>) -> Result<(), KafkaError> {
         let topic = c_string(&at.topic)?;

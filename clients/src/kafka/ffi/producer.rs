@@ -213,10 +213,7 @@ impl TransactionalProducer {
         group: &GroupMetadata,
         timeout: Duration,
     ) -> Result<(), KafkaError> {
-        let mut list = List::empty();
-        for (partition, offset, metadata) in offsets {
-            list.add(partition, offset, Some(metadata))?;
-        }
+        let list = List::of_offsets(offsets)?;
         // SAFETY: live client, list and metadata, all copied; the error object is ours.
         unsafe {
             take_error(

@@ -3,22 +3,8 @@ use sluice_crds::names::TEMPLATE_HASH_ANNOTATION;
 use sluice_crds::worker_config;
 
 use super::*;
-use crate::controller::replicas::wanted;
-use crate::controller::test_support::{CACHE, PIPELINE, cache, facts, pipeline, settings};
+use crate::controller::test_support::{CACHE, PIPELINE, built, cache, facts, pipeline, settings};
 use crate::secrets::InstallKey;
-
-fn built(resource: &ValidatedResource) -> Children<Prepared> {
-    let (topics, settings) = (facts(resource), settings());
-    let install_key = InstallKey::new(&[b'k'; 32]).unwrap();
-    let inputs = Inputs {
-        topics: &topics,
-        epoch: 7,
-        replicas: wanted(resource, None, None),
-        install_key: &install_key,
-        worker: &settings.worker,
-    };
-    build(resource, &inputs)
-}
 
 /// Compares with a committed file; `UPDATE_GOLDEN=1` writes it.
 fn golden(name: &str, children: &Children<Prepared>) {

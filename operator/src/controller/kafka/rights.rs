@@ -104,25 +104,10 @@ fn watermarks(resource: &ValidatedResource) -> Option<RedisPrefix> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::controller::build::{self, Inputs};
-    use crate::controller::replicas::wanted;
-    use crate::controller::test_support::{PIPELINE, facts, pipeline, settings};
-    use crate::secrets::InstallKey;
+    use crate::controller::test_support::{PIPELINE, built, pipeline};
 
     fn config(yaml: &str) -> WorkerConfig {
-        let (resource, settings) = (pipeline(yaml).unwrap(), settings());
-        let (topics, install_key) = (facts(&resource), InstallKey::new(&[b'k'; 32]).unwrap());
-        build::build(
-            &resource,
-            &Inputs {
-                topics: &topics,
-                epoch: 7,
-                replicas: wanted(&resource, None, None),
-                install_key: &install_key,
-                worker: &settings.worker,
-            },
-        )
-        .config
+        built(&pipeline(yaml).unwrap()).config
     }
 
     fn texts(prefixes: &BTreeSet<RedisPrefix>) -> Vec<&str> {
