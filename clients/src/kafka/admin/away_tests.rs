@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 
 use super::*;
 
@@ -91,4 +92,17 @@ async fn only_calls_to_coordinators_use_a_client_up() {
     assert!(Arc::ptr_eq(&first, &scene.admin.handle().unwrap()));
     scene.outage().await;
     assert!(!Arc::ptr_eq(&first, &scene.admin.handle().unwrap()));
+}
+
+/// Brokers that restart hand their groups over all the time.
+#[tokio::test]
+async fn a_coordinator_may_have_moved_meanwhile() {
+    let scene = Scene::new();
+    scene.answered().await;
+    for error in [RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_COORDINATOR, RDKafkaRespErr::RD_KAFKA_RESP_ERR__TRANSPORT] {
+        scene.brokers.request_errors(RDKafkaApiKey::OffsetFetch, &[error]);
+        let refused = scene.ask(LONG).await.expect_err("this is not the coordinator");
+        assert!(refused.retryable(), "{refused:?}");
+        scene.answered().await;
+    }
 }

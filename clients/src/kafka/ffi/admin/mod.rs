@@ -29,6 +29,7 @@ use rdkafka_sys as sys;
 use tokio::sync::oneshot;
 
 use self::native::{Native, text};
+use super::call::check;
 use super::openssl::keep_openssl;
 use crate::kafka::admin::AdminError;
 
@@ -38,6 +39,10 @@ const GRACE: Duration = Duration::from_secs(2);
 /// coordinator was found, librdkafka frees it, and ends the process (`eonce->refcnt > 0`) as soon as the coordinator can be
 /// reached again: so the caller's deadline ends the waiting, and the client ends the call (see ADR 0007).
 const COORDINATOR_DEADLINE: Duration = Duration::from_secs(3_600);
+/// librdkafka knows producers and consumers only. It takes one with a group for granted when `OffsetFetch` is answered with
+/// `NOT_COORDINATOR`, and ends the process (SIGSEGV) where there is none (librdkafka #5040); brokers that restart answer so all
+/// the time. So this is a consumer of a group that is closed before any broker hears its name.
+const NO_GROUP: &str = "none";
 /// How long the thread sleeps at most when nothing happens; closing wakes it at once.
 const IDLE_POLL_MILLISECONDS: c_int = 1_000;
 
@@ -155,14 +160,16 @@ impl AdminHandle {
         keep_openssl();
         let failed = |error: rdkafka::error::KafkaError| AdminError::Client(error.to_string());
         let mut config = config.clone();
-        config.set("metadata.max.age.ms", METADATA_AGE_MILLISECONDS);
+        config.set("metadata.max.age.ms", METADATA_AGE_MILLISECONDS).set("group.id", NO_GROUP);
         let properties = config.create_native_config().map_err(failed)?;
         // SAFETY: the configuration is alive and not yet given to a client. With these bits librdkafka reports errors
         // as events of the main queue instead of printing them.
         unsafe { sys::rd_kafka_conf_set_events(properties.ptr(), sys::RD_KAFKA_EVENT_ERROR | sys::RD_KAFKA_EVENT_LOG) };
-        // librdkafka knows producers and consumers only; a producer without messages is the lighter one.
-        let kind = RDKafkaType::RD_KAFKA_PRODUCER;
+        let kind = RDKafkaType::RD_KAFKA_CONSUMER;
         let client = Client::new(&config, properties, kind, DefaultClientContext).map_err(failed)?;
+        // SAFETY: the client is alive. It has not subscribed, so this sends nothing and waits for nobody.
+        check("close", unsafe { sys::rd_kafka_consumer_close(client.native_ptr()) })
+            .map_err(|error| AdminError::Client(error.to_string()))?;
         // SAFETY: the client is alive; the returned reference is given back in `NativeClient::drop`.
         let queue = unsafe { sys::rd_kafka_queue_get_main(client.native_ptr()) };
         let queue = NonNull::new(queue).ok_or_else(|| AdminError::Client("no main queue".to_owned()))?;
