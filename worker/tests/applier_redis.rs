@@ -247,14 +247,7 @@ fn a_promoted_replica_keeps_its_records_and_a_migrated_hash_is_not_believed() {
     let (handle, _) = client.open(&node(&cluster.masters[0]));
     assert_eq!(client.apply(&handle, "", "r1", vec![]), applied());
     let (master, replica) = (node(&cluster.masters[0]), node(&cluster.replicas[0]));
-    wait_for("the replica has the record", || {
-        let replicated = cluster.replicas[0].text(&["INFO", "replication"]);
-        let offset = |text: &str, name: &str| {
-            text.lines().find_map(|line| line.strip_prefix(name).map(str::to_owned)).expect("an offset")
-        };
-        let at = cluster.masters[0].text(&["INFO", "replication"]);
-        offset(&at, "master_repl_offset:") <= offset(&replicated, "slave_repl_offset:")
-    });
+    cluster.masters[0].wait_replicated(&cluster.replicas[0]);
     cluster.masters[0].kill();
     wait_for("the replica is promoted", || client.topology().shard(&replica).is_some());
     let (promoted, fields) = client.open(&replica);
@@ -381,8 +374,7 @@ fn a_slot_whose_move_a_failover_cut_off_is_proven_by_nobody() {
     first.call(&["CLUSTER", "SETSLOT", &number, "MIGRATING", &second.node_id()]);
     first.call(&["MIGRATE", "127.0.0.1", &second.port.to_string(), &keys[0], "0", "20000"]);
     // The replica has the record and the removal of the key, and knows nothing of the move.
-    let replicas: i64 = redis::from_redis_value(first.call(&["WAIT", "1", "20000"])).expect("a number");
-    assert_eq!(replicas, 1, "the replica has it");
+    first.wait_replicated(&cluster.replicas[0]);
     let (replica, dead) = (node(&cluster.replicas[0]), node(&cluster.masters[0]));
     cluster.masters[0].kill();
     wait_for("the replica is promoted", || client.topology().shard(&replica).is_some());

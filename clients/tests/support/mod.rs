@@ -93,6 +93,18 @@ impl Server {
         self.text(&["CLUSTER", "MYID"])
     }
 
+    /// Waits until a replica has everything that was written here. `WAIT` on a connection that has written nothing waits for
+    /// nothing, and a replica whose link is up may be sent its first writes a second later.
+    pub fn wait_replicated(&self, replica: &Self) {
+        let offset = |server: &Self| {
+            let info = server.text(&["INFO", "replication"]);
+            let line = info.lines().find_map(|line| line.strip_prefix("master_repl_offset:"));
+            line.and_then(|number| number.trim().parse::<u64>().ok()).expect("an offset")
+        };
+        let there = offset(self);
+        wait_for("the replica has everything", || offset(replica) >= there);
+    }
+
     /// Stops it without a chance to say goodbye.
     pub fn kill(&mut self) {
         let _ = self.child.kill();
