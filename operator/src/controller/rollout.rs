@@ -45,11 +45,12 @@ pub fn ready(live: &Deployment) -> i32 {
     live.status.as_ref().and_then(|status| status.ready_replicas).unwrap_or(0)
 }
 
-/// When the Deployment last made progress, Unix milliseconds: what workers said before it, others may have said.
+/// When the Deployment last made progress, Unix milliseconds: what workers said before it, others may have said. Kubernetes
+/// writes whole seconds, so this is the last moment of one; who runs says it again soon after.
 pub fn progressed_at(live: &Deployment) -> Option<i64> {
     let conditions = live.status.as_ref()?.conditions.as_ref()?;
     let progressing = conditions.iter().find(|condition| condition.type_ == "Progressing")?;
-    Some(progressing.last_update_time.as_ref()?.0.as_millisecond())
+    Some(progressing.last_update_time.as_ref()?.0.as_millisecond() + 999)
 }
 
 /// That a partition stands still, if workers that run now say so.
@@ -186,7 +187,8 @@ mod tests {
         ]))
         .unwrap();
         assert_eq!(stalled(&live, &said(10_000)), None, "said before the roll-out that may have mended it");
-        assert!(stalled(&live, &said(10_001)).is_some());
+        assert_eq!(stalled(&live, &said(10_999)), None, "in the same second it may have been before");
+        assert!(stalled(&live, &said(11_000)).is_some());
         assert_eq!(stalled(&deployment(0, 0, 0, 0), &said(10_001)), None);
     }
 
