@@ -232,13 +232,13 @@ impl<'a> Round<'a> {
     fn call(&self, state: &State, load: &Load, bounds: &Bounds, blind_for_long: bool) -> Option<Reason> {
         let longest = sleep::longest(self.inputs.offsets_kept).unwrap_or_default();
         let overdue = state.history.wakes_at(longest).is_none_or(|at| at <= self.inputs.now);
-        match () {
-            () if bounds.min > Replicas::ZERO => Some(Reason::OutOfBounds),
-            () if load.calls => Some(Reason::WorkArrived),
-            () if blind_for_long => Some(Reason::FallbackApplied),
-            () if overdue => Some(Reason::KeepingOffsets),
-            () => None,
-        }
+        let reasons = [
+            (bounds.min > Replicas::ZERO, Reason::OutOfBounds),
+            (load.calls, Reason::WorkArrived),
+            (blind_for_long, Reason::FallbackApplied),
+            (overdue, Reason::KeepingOffsets),
+        ];
+        reasons.into_iter().find_map(|(holds, reason)| holds.then_some(reason))
     }
 
     /// What the load asks for, without bounds and without sleep.

@@ -1,7 +1,7 @@
 //! Admin calls of librdkafka: one client, one thread that hands results to the tasks that wait for them.
 //!
 //! ```text
-//! request (topics.rs, acls.rs, users.rs, groups.rs)      dispatching thread
+//! request (topics.rs, configs.rs, acls.rs, users.rs, groups.rs)      dispatching thread
 //!   native.rs objects ── submit, opaque = number ──▶ librdkafka ──▶ main queue ──▶ pending[number] ──▶ Pending
 //! ```
 //!
@@ -9,7 +9,7 @@
 //! and a late result finds no entry and is freed.
 
 mod acls;
-mod brokers;
+mod configs;
 mod groups;
 mod native;
 mod topics;

@@ -8,12 +8,13 @@ use rdkafka::types::RDKafkaErrorCode;
 use rdkafka_sys as sys;
 
 use super::AdminHandle;
+use super::configs::{resource_outcome, topic_resource};
 use super::native::{
     self, ErrorText, Native, array, c_text, c_texts, complete, failure, object_failure, raw, take_failure, text,
 };
 use crate::kafka::admin::{
-    AdminError, ByName, ConfigChange, ConfigEntry, ConfigSource, Deletion, NewTopic, PartitionDescription, TopicConfig,
-    TopicCreation, TopicDescription, TopicId,
+    AdminError, ByName, ConfigChange, Deletion, NewTopic, PartitionDescription, TopicCreation, TopicDescription,
+    TopicId,
 };
 
 use sys::rd_kafka_admin_op_t as op;
@@ -144,39 +145,6 @@ impl AdminHandle {
         Ok(complete("DescribeTopics", names.iter().cloned(), outcomes))
     }
 
-    pub async fn describe_topic_configs(
-        &self,
-        names: &[String],
-        deadline: Duration,
-    ) -> Result<ByName<TopicConfig>, AdminError> {
-        if names.is_empty() {
-            return Ok(ByName::new());
-        }
-        let pending = {
-            let options = self.options(op::RD_KAFKA_ADMIN_OP_DESCRIBECONFIGS, deadline)?;
-            let list = distinct(names).map(|name| topic_resource(name)).collect::<Result<Vec<_>, _>>()?;
-            let mut pointers = Native::pointers(&list);
-            self.start("DescribeConfigs", &options, |client, options, queue| {
-                // SAFETY: all are alive until the call returns, which copies what it needs.
-                unsafe { sys::rd_kafka_DescribeConfigs(client, pointers.as_mut_ptr(), pointers.len(), options, queue) }
-            })?
-        };
-        let event = pending.finish().await?;
-        let items = event.items(
-            "DescribeConfigs",
-            sys::rd_kafka_event_DescribeConfigs_result,
-            sys::rd_kafka_DescribeConfigs_result_resources,
-        )?;
-        let mut outcomes = ByName::new();
-        for item in items {
-            // SAFETY: the item lives as long as the event.
-            let (name, outcome) = unsafe { resource_outcome(*item) };
-            // SAFETY: as above.
-            outcomes.insert(name, outcome.map(|()| unsafe { config_entries(*item) }));
-        }
-        Ok(complete("DescribeConfigs", names.iter().cloned(), outcomes))
-    }
-
     pub async fn alter_topic_configs(
         &self,
         changes: &BTreeMap<String, BTreeMap<String, ConfigChange>>,
@@ -263,14 +231,6 @@ fn new_partitions(name: &str, total: u32) -> Result<Native<sys::rd_kafka_NewPart
         return Err(error.invalid("partitions of topic", name));
     }
     Native::new(ptr, sys::rd_kafka_NewPartitions_destroy, "partitions of topic", name)
-}
-
-fn topic_resource(name: &str) -> Result<Native<sys::rd_kafka_ConfigResource_t>, AdminError> {
-    let text = c_text("topic", name)?;
-    let kind = sys::rd_kafka_ResourceType_t::RD_KAFKA_RESOURCE_TOPIC;
-    // SAFETY: the name is alive until the call returns, which copies it.
-    let ptr = unsafe { sys::rd_kafka_ConfigResource_new(kind, text.as_ptr()) };
-    Native::new(ptr, sys::rd_kafka_ConfigResource_destroy, "topic", name)
 }
 
 fn changed_resource(
@@ -369,53 +329,3 @@ unsafe fn node_ids(nodes: &[*const sys::rd_kafka_Node_t]) -> Vec<i32> {
     // SAFETY: not null and alive by the caller's promise.
     nodes.iter().filter(|node| !node.is_null()).map(|node| unsafe { sys::rd_kafka_Node_id(*node) }).collect()
 }
-
-/// # Safety
-/// `resource` points to a live resource.
-pub(super) unsafe fn resource_outcome(
-    resource: *const sys::rd_kafka_ConfigResource_t,
-) -> (String, Result<(), AdminError>) {
-    // SAFETY: alive by the caller's promise; texts are copied.
-    unsafe {
-        let message = text(sys::rd_kafka_ConfigResource_error_string(resource));
-        let outcome = failure(raw::rd_kafka_ConfigResource_error(resource), &message);
-        (text(sys::rd_kafka_ConfigResource_name(resource)), outcome)
-    }
-}
-
-/// # Safety
-/// `resource` points to a live resource.
-pub(super) unsafe fn config_entries(resource: *const sys::rd_kafka_ConfigResource_t) -> TopicConfig {
-    let mut len = 0;
-    // SAFETY: alive by the caller's promise, and the array lives as long.
-    let entries = unsafe { array(sys::rd_kafka_ConfigResource_configs(resource, &raw mut len), len) };
-    // SAFETY: each entry is alive; texts are copied.
-    entries.iter().map(|entry| unsafe { config_entry(*entry) }).collect()
-}
-
-/// # Safety
-/// `entry` points to a live entry.
-unsafe fn config_entry(entry: *const sys::rd_kafka_ConfigEntry_t) -> (String, ConfigEntry) {
-    // SAFETY: alive by the caller's promise; texts are copied.
-    unsafe {
-        let value = sys::rd_kafka_ConfigEntry_value(entry);
-        let value = if value.is_null() { None } else { Some(text(value)) };
-        let source = match raw::rd_kafka_ConfigEntry_source(entry) {
-            1 => ConfigSource::Topic,
-            2..=4 => ConfigSource::Broker,
-            5 => ConfigSource::Default,
-            _ => ConfigSource::Other,
-        };
-        let read_only = sys::rd_kafka_ConfigEntry_is_read_only(entry) == 1;
-        (text(sys::rd_kafka_ConfigEntry_name(entry)), ConfigEntry { value, source, read_only })
-    }
-}
-
-/// Keeps the compiler honest about the numbers above.
-const _: () = {
-    use sys::rd_kafka_ConfigSource_t as source;
-    assert!(source::RD_KAFKA_CONFIG_SOURCE_DYNAMIC_TOPIC_CONFIG as i32 == 1);
-    assert!(source::RD_KAFKA_CONFIG_SOURCE_DYNAMIC_BROKER_CONFIG as i32 == 2);
-    assert!(source::RD_KAFKA_CONFIG_SOURCE_STATIC_BROKER_CONFIG as i32 == 4);
-    assert!(source::RD_KAFKA_CONFIG_SOURCE_DEFAULT_CONFIG as i32 == 5);
-};
