@@ -1,5 +1,6 @@
 //! IO: what has to be looked at all the time: whom to believe, our certificates, our registration.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use kube::{Client, ResourceExt};
+use serde_json::{Value, json};
 use sluice_crds::names::FIELD_MANAGER;
 use tokio::sync::watch;
 
@@ -109,35 +111,39 @@ async fn generations(client: &Client, options: &Options, now: i64) -> Result<Gen
     let there = present.as_ref().and_then(|secret| secret.data.as_ref()).map(Generations::read).unwrap_or_default();
     let names = [format!("{}.{}.svc", options.name, options.namespace)];
     let Some(due) = there.due(&names, now)? else { return Ok(there) };
-    let desired = secret(options, due.write(), present.as_ref().and_then(ResourceExt::resource_version));
-    if present.is_some() {
-        // Of exactly this version: what another operator has made meanwhile is read in the next look.
-        let params = PatchParams::apply(FIELD_MANAGER).force();
-        timed("rotate certificates", api.patch(&options.name, &params, &Patch::Apply(&desired))).await?;
+    if let Some(present) = &present {
+        let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+        let patch = Patch::Merge(rotation(present, &due));
+        timed("rotate certificates", api.patch(&options.name, &params, &patch)).await?;
     } else {
-        timed("create certificates", api.create(&apply_params(), &desired)).await?;
+        let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
+        timed("create certificates", api.create(&params, &secret(options, &due))).await?;
     }
     tracing::info!(secret = options.name, "certificates of the external metrics API were made");
     Ok(due)
 }
 
-/// A creation that later applies of ours take over.
-fn apply_params() -> PostParams {
-    PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() }
-}
-
-fn secret(options: &Options, data: std::collections::BTreeMap<String, ByteString>, version: Option<String>) -> Secret {
+fn secret(options: &Options, generations: &Generations) -> Secret {
     Secret {
         metadata: ObjectMeta {
             name: Some(options.name.clone()),
             namespace: Some(options.namespace.clone()),
             labels: Some([(MARK.0.to_owned(), MARK.1.to_owned())].into()),
-            resource_version: version,
             ..ObjectMeta::default()
         },
-        data: Some(data),
+        data: Some(generations.write()),
         ..Secret::default()
     }
+}
+
+/// What makes the Secret hold these generations and no others, if it is still of the version that was read: what another
+/// operator has made meanwhile is read in the next look. What goes is named: a server-side apply without it would leave what
+/// was not applied in the first place but created, or restored by somebody.
+fn rotation(present: &Secret, next: &Generations) -> Value {
+    let gone = present.data.iter().flatten().map(|(key, _)| (key.clone(), None));
+    let mut data: BTreeMap<String, Option<ByteString>> = gone.collect();
+    data.extend(next.write().into_iter().map(|(key, value)| (key, Some(value))));
+    json!({"metadata": {"resourceVersion": present.metadata.resource_version}, "data": data})
 }
 
 async fn register(client: &Client, options: &Options, bundle: String) -> Result<(), KeeperError> {
@@ -169,5 +175,29 @@ async fn register(client: &Client, options: &Options, bundle: String) -> Result<
             tracing::info!("the APIService has our present authorities");
             Ok(())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_served_its_time_leaves_the_secret() {
+        const START: i64 = 1_700_000_000;
+        const DAY: i64 = 86_400;
+        let names = ["sluice-external-metrics.sluice-system.svc".to_owned()];
+        let next = |there: &Generations, day: i64| there.due(&names, START + day * DAY).unwrap().unwrap();
+        let both = next(&next(&Generations::default(), 0), 60);
+        let mut present = Secret { data: Some(both.write()), ..Secret::default() };
+        present.metadata.resource_version = Some("7".to_owned());
+
+        let patch = rotation(&present, &next(&both, 62));
+        assert_eq!(patch["metadata"], json!({"resourceVersion": "7"}));
+        let data = patch["data"].as_object().unwrap();
+        let (gone, kept): (Vec<_>, Vec<_>) = data.iter().partition(|(_, value)| value.is_null());
+        assert!(gone.len() == 3 && gone.iter().all(|(key, _)| key.starts_with(&format!("{START}."))), "{gone:?}");
+        let kept = kept.into_iter().map(|(key, value)| (key.clone(), serde_json::from_value(value.clone()).unwrap()));
+        assert_eq!(kept.collect::<BTreeMap<String, ByteString>>(), next(&both, 62).write());
     }
 }
