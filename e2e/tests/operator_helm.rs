@@ -6,180 +6,19 @@ mod operator;
 
 use std::collections::BTreeMap;
 
-use operator::PATIENCE;
+use operator::release::{RELEASE, Release};
 use operator::servers::own;
-use serde_json::{Value, json};
-use sluice_e2e::chart;
-use sluice_e2e::datapath::kafka::{existing, topic_ids};
-use sluice_e2e::stack::{Group, StackError};
-use sluice_e2e::stack::{Kafka, Kube, Redis, Stack, output, require_local, wait_for};
+use operator::{EVERYTHING, PATIENCE};
+use serde_json::json;
+use sluice_e2e::stack::{output, require_local, wait_for};
 
-const RELEASE: &str = "sluice-truth";
 const DEFINITIONS: [&str; 2] = ["crd/eventpipelines.sluice.dev", "crd/cachesyncs.sluice.dev"];
-
-/// A release of the chart and a namespace that may use it; both are gone when dropped.
-struct Release<'a> {
-    kube: &'a Kube,
-    kafka: &'a Kafka,
-    /// Namespace of the operator.
-    system: String,
-    /// Namespace, installation id and prefix of every topic and key.
-    name: String,
-    folder: tempfile::TempDir,
-}
-
-impl<'a> Release<'a> {
-    fn new(stack: &'a Stack, kafka: &'a Kafka, redis: &Redis) -> Self {
-        let id = std::process::id() % 100_000;
-        let (kube, folder) = (stack.kube().expect("required"), tempfile::tempdir().expect("a folder"));
-        let release = Self { kube, kafka, system: format!("helm-system-{id}"), name: format!("helm-{id}"), folder };
-        for namespace in [&release.system, &release.name] {
-            release.kubectl(&["create", "namespace", namespace]);
-        }
-        for secret in chart::secrets(&release.system, kafka, redis).expect("secrets") {
-            release.apply(&secret.to_string());
-        }
-        let name = &release.name;
-        let (topics, keys) = (format!("{name}."), format!("{name}:"));
-        let kafka_policy = json!({"name": name, "own": [topics], "maxPartitions": 8});
-        let redis_policy = json!({"name": name, "write": [keys], "read": [keys]});
-        let connections = chart::connections(kafka, redis, &kafka_policy, &redis_policy);
-        let mut values = chart::values(stack, name, &connections);
-        values["deletionDeadlineSeconds"] = json!(3_600);
-        std::fs::write(release.path("values.json"), values.to_string()).expect("a file");
-        release
-    }
-
-    fn path(&self, file: &str) -> String {
-        self.folder.path().join(file).display().to_string()
-    }
-
-    fn helm(&self, arguments: &[&str]) -> Result<String, StackError> {
-        output(self.kube.helm().args(["--namespace", &self.system]).args(arguments))
-    }
-
-    /// Installs or upgrades, and waits as helm does.
-    fn install(&self) -> Result<String, StackError> {
-        let chart = format!("{}/../charts/sluice", env!("CARGO_MANIFEST_DIR"));
-        let values = self.path("values.json");
-        // Other tests have installed the definitions before.
-        let arguments = ["upgrade", "--install", RELEASE, &chart, "--take-ownership", "--wait", "--timeout", "120s"];
-        self.helm(&[&arguments[..], &["--values", &values]].concat())
-    }
-
-    fn kubectl(&self, arguments: &[&str]) -> String {
-        output(self.kube.kubectl().args(arguments)).unwrap_or_else(|error| panic!("{error}\n{}", self.log()))
-    }
-
-    fn in_namespace(&self, arguments: &[&str]) -> String {
-        self.kubectl(&[&["-n", &self.name], arguments].concat())
-    }
-
-    fn apply(&self, manifests: &str) {
-        std::fs::write(self.path("manifests.yaml"), manifests).expect("a file");
-        self.kubectl(&["apply", "-f", &self.path("manifests.yaml")]);
-    }
-
-    /// Applies a pipeline that owns a topic of its name.
-    fn apply_pipeline(&self, name: &str, state: &str, policy: &str) {
-        self.apply(&self.pipeline(name, state, policy));
-    }
-
-    fn pipeline(&self, name: &str, state: &str, policy: &str) -> String {
-        let text = PIPELINE.replace("NAME", &self.name).replace("WHO", name);
-        text.replace("STATE", state).replace("POLICY", policy)
-    }
-
-    fn log(&self) -> String {
-        let log = ["-n", &self.system, "logs", "-l", "app.kubernetes.io/name=sluice-operator", "--tail=40"];
-        output(self.kube.kubectl().args(log)).unwrap_or_else(|error| error.to_string())
-    }
-
-    /// Name, uid and restarts of the pods of a name in a namespace.
-    fn pods(&self, namespace: &str, selector: &str) -> Vec<String> {
-        let path = "jsonpath={range .items[*]}{.metadata.name} {.metadata.uid} {.status.containerStatuses[0].restartCount}{\"\\n\"}{end}";
-        let listed = self.kubectl(&["-n", namespace, "get", "pods", "-l", selector, "-o", path]);
-        listed.lines().map(str::to_owned).collect()
-    }
-
-    fn operators(&self) -> Vec<String> {
-        self.pods(&self.system, "app.kubernetes.io/name=sluice-operator")
-    }
-
-    fn workers(&self, name: &str) -> Vec<String> {
-        self.pods(&self.name, &format!("app.kubernetes.io/instance=evp-{name}"))
-    }
-
-    /// Waits until a pipeline is ready, as a user would.
-    fn wait_ready(&self, name: &str) {
-        let arguments = ["wait", "--for=condition=Ready", "--timeout=180s", &format!("evp/{name}")];
-        let waited = output(self.kube.kubectl().args(["-n", &self.name]).args(arguments));
-        waited.unwrap_or_else(|error| panic!("{error}: {:#?}\n{}", self.get(name), self.log()));
-    }
-
-    fn get(&self, name: &str) -> Option<Value> {
-        let get = ["-n", &self.name, "get", "evp", name, "-o", "json"];
-        serde_json::from_str(&output(self.kube.kubectl().args(get)).ok()?).ok()
-    }
-
-    fn wait_reason(&self, name: &str, reason: &str) {
-        let told = wait_for(PATIENCE, || {
-            let object = self.get(name)?;
-            let conditions = object["status"]["conditions"].as_array()?;
-            let ready = conditions.iter().find(|condition| condition["type"] == "Ready")?;
-            (ready["status"] == "False" && ready["reason"] == reason).then_some(())
-        });
-        assert!(told.is_some(), "should say {reason}: {:#?}\n{}", self.get(name), self.log());
-    }
-
-    fn wait_finalizer(&self, name: &str, wanted: bool) {
-        let there = || Some(self.get(name)?["metadata"]["finalizers"].as_array().is_some());
-        let done = wait_for(PATIENCE, || (there()? == wanted).then_some(()));
-        assert!(done.is_some(), "finalizer {wanted}: {:#?}\n{}", self.get(name), self.log());
-    }
-
-    /// Ids of the topics of these pipelines that are there.
-    fn topics(&self, names: &[&str]) -> BTreeMap<String, String> {
-        let names: Vec<String> = names.iter().map(|name| format!("{}.{name}", self.name)).collect();
-        topic_ids(self.kafka, &existing(self.kafka, &names).expect("topics")).expect("ids")
-    }
-
-    /// Asserts that no worker of a pipeline is left after a while.
-    fn workers_go(&self, name: &str) {
-        let gone = wait_for(PATIENCE, || self.workers(name).is_empty().then_some(()));
-        assert!(gone.is_some(), "workers of {name} go with it: {:?}", self.workers(name));
-    }
-}
-
-impl Drop for Release<'_> {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            println!("{}", self.log());
-        }
-        let _ = self.helm(&["uninstall", RELEASE, "--ignore-not-found", "--wait", "--timeout", "60s"]);
-        for namespace in [&self.system, &self.name] {
-            let _ = self.kube.kubectl().args(["delete", "namespace", namespace, "--wait=false"]).output();
-        }
-    }
-}
-
-const PIPELINE: &str = r#"
-apiVersion: sluice.dev/v1alpha1
-kind: EventPipeline
-metadata: {name: WHO, namespace: NAME}
-spec:
-  state: STATE
-  deletionPolicy: {topics: POLICY}
-  topics: [{name: NAME.WHO, partitions: 1}]
-  source: {topics: [{name: NAME.WHO}]}
-  routing: {routes: [{name: model, views: [{name: order, key: "'NAME:WHO:' + key", type: Json}]}]}
-"#;
 
 #[test]
 fn helm_tells_the_truth_and_what_goes_too_early_destroys_nothing() {
-    let Some(stack) = require_local(&[Group::Kafka, Group::Redis, Group::Kube]) else { return };
+    let Some(stack) = require_local(&EVERYTHING) else { return };
     let (kafka, redis) = own(&stack, "helm");
-    let release = Release::new(&stack, &kafka, &redis);
+    let release = Release::new(&stack, (&kafka, &redis), "helm", &json!({"deletionDeadlineSeconds": 3_600}));
 
     // The operator is well without Kafka; its resources are not.
     let broker = kafka.broker(1).expect("the only one");
@@ -203,11 +42,8 @@ fn helm_tells_the_truth_and_what_goes_too_early_destroys_nothing() {
 
 /// Helm 3 takes every custom resource for ready, as the chart's notes say; `kubectl wait` does not.
 fn helm_says_nothing_of_resources(release: &Release<'_>) {
-    let chart = release.folder.path().join("bundle");
-    std::fs::create_dir_all(chart.join("templates")).expect("a folder");
-    std::fs::write(chart.join("Chart.yaml"), "apiVersion: v2\nname: bundle\nversion: 1.0.0\n").expect("a file");
-    std::fs::write(chart.join("templates/pipeline.yaml"), release.pipeline("bundled", "Stopped", "Retain"))
-        .expect("a file");
+    release.write("bundle/Chart.yaml", "apiVersion: v2\nname: bundle\nversion: 1.0.0\n");
+    release.write("bundle/templates/pipeline.yaml", &release.pipeline("bundled", "Stopped", "Retain"));
     release.helm(&["install", "bundle", &release.path("bundle"), "--wait", "--timeout", "60s"]).expect("installed");
     release.wait_reason("bundled", "KafkaUnreachable");
     let wait = ["-n", &release.name, "wait", "--for=condition=Ready", "--timeout=1s", "evp/bundled"];

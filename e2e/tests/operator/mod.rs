@@ -3,7 +3,9 @@
 
 #![allow(dead_code)] // Each test file uses its part.
 
+pub mod release;
 pub mod servers;
+pub mod watch;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -50,6 +52,8 @@ pub struct Operator<'a> {
     pub deletion_deadline: u32,
     /// More of the settings, at their top level; part of the next ones that are written.
     pub more_settings: String,
+    /// Seconds between two rounds of the sweeps, for the next start; `None`: as the operator ships.
+    pub sweep_seconds: Option<u16>,
     /// More of the environment; for the next start.
     pub environment: Vec<(&'static str, String)>,
     /// Where `/readyz` and `/metrics` are, since the last start.
@@ -86,6 +90,7 @@ impl<'a> Operator<'a> {
             name,
             deletion_deadline: 5,
             more_settings: String::new(),
+            sweep_seconds: Some(2),
             environment: Vec::new(),
             admin: None,
             folder: tempfile::tempdir().expect("a folder"),
@@ -150,7 +155,7 @@ impl<'a> Operator<'a> {
             .args(["run", "--settings", &self.path("settings.yaml"), "--install-key", &self.path("install-key")])
             .args(["--admin-listen", &listen.to_string(), "--watch-namespace", &self.name])
             .env("KUBECONFIG", self.path("kubeconfig"))
-            .env("SLUICE_SWEEP_SECONDS", "2")
+            .envs(self.sweep_seconds.map(|seconds| ("SLUICE_SWEEP_SECONDS", seconds.to_string())))
             .envs(self.environment.iter().cloned())
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a log"))
@@ -163,6 +168,11 @@ impl<'a> Operator<'a> {
     /// Whether the process that was started still runs.
     pub fn is_running(&mut self) -> bool {
         self.process.as_mut().is_some_and(|process| process.try_wait().is_ok_and(|ended| ended.is_none()))
+    }
+
+    /// The process, since the last start.
+    pub fn pid(&self) -> Option<i32> {
+        self.process.as_ref().and_then(|process| i32::try_from(process.id()).ok())
     }
 
     /// Kills the process.
