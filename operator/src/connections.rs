@@ -4,13 +4,13 @@
 //! waiting for its own deadline, and only one of them at a time tries whether it is back. So a dead Kafka never takes the
 //! places in which resources on other ones are worked on.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
-use sluice_clients::kafka::admin::{Admin, AdminError};
+use sluice_clients::kafka::admin::{Admin, AdminError, Requests};
 use sluice_clients::kafka::config::{Credentials as KafkaCredentials, client_config};
 use sluice_clients::redis::admin::{RedisAdmin, RedisAdminError};
 use sluice_clients::redis::{
@@ -128,6 +128,11 @@ impl KafkaClient {
         self.gate.run(kafka_is_away, work(self.admin.clone())).await
     }
 
+    /// Requests sent to the brokers, by Kafka's name for them.
+    pub fn requests(&self) -> Requests {
+        self.admin.requests()
+    }
+
     /// One admin call about one group, whose coordinator may be away while the other brokers are well.
     pub async fn call_group<T, F>(&self, work: impl FnOnce(Admin) -> F) -> Result<T, AdminError>
     where
@@ -177,6 +182,12 @@ impl Connections {
         let client = Arc::new(KafkaClient { connection: Arc::clone(connection), admin, gate: Gate::default() });
         clients.insert(connection.name.clone(), Arc::clone(&client));
         Ok(client)
+    }
+
+    /// Requests sent to the brokers of each connection.
+    pub fn kafka_requests(&self) -> BTreeMap<String, Requests> {
+        let clients = self.kafka.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        clients.iter().map(|(name, client)| (name.to_string(), client.requests())).collect()
     }
 
     /// The client of a Redis connection.

@@ -1,7 +1,9 @@
 //! The operator's own metrics. Labels are bounded: no names of objects, no messages.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
@@ -10,6 +12,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
+use sluice_clients::kafka::admin::Requests;
 use sluice_crds::names::Kind;
 
 use crate::controller::context::Context;
@@ -24,6 +27,11 @@ struct Outcome {
 struct Sweep {
     server: &'static str,
     outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfServer {
+    server: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -49,6 +57,7 @@ pub struct Metrics {
     seconds: Family<OfKind, Histogram>,
     last_success: Family<OfKind, Gauge<f64, AtomicU64>>,
     sweeps: Family<Sweep, Counter>,
+    sweep_seconds: Family<OfServer, Histogram>,
     settings_broken: Gauge,
     asked: Family<Asked, Counter>,
     roll_outs: Family<Turn, Gauge>,
@@ -70,6 +79,9 @@ impl Default for Metrics {
         );
         let sweeps = Family::<Sweep, Counter>::default();
         registry.register("sweeps", "Rounds over a connection", sweeps.clone());
+        let sweep_seconds =
+            Family::<OfServer, Histogram>::new_with_constructor(|| Histogram::new(exponential_buckets(0.01, 2.0, 13)));
+        registry.register("sweep_seconds", "Time of a round over a connection", sweep_seconds.clone());
         let settings_broken = Gauge::default();
         registry.register("settings_broken", "1 while the settings file cannot be used", settings_broken.clone());
         let asked = Family::<Asked, Counter>::default();
@@ -81,8 +93,20 @@ impl Default for Metrics {
             "Resources that replace their workers, or wait for their turn",
             roll_outs.clone(),
         );
-        Self { registry, reconciles, seconds, last_success, sweeps, settings_broken, asked, roll_outs }
+        Self { registry, reconciles, seconds, last_success, sweeps, sweep_seconds, settings_broken, asked, roll_outs }
     }
+}
+
+/// Names of connections are the settings', names of requests librdkafka's.
+fn encode_requests(connections: &BTreeMap<String, Requests>, text: &mut String) -> std::fmt::Result {
+    let name = "sluice_operator_kafka_requests";
+    writeln!(text, "# HELP {name} Requests sent to Kafka, as librdkafka counts them.\n# TYPE {name} counter")?;
+    for (connection, requests) in connections {
+        for (request, sent) in requests {
+            writeln!(text, "{name}_total{{connection=\"{connection}\",request=\"{request}\"}} {sent}")?;
+        }
+    }
+    Ok(())
 }
 
 impl Metrics {
@@ -97,8 +121,9 @@ impl Metrics {
     }
 
     /// A round of a sweep ended.
-    pub fn sweep(&self, server: &'static str, ok: bool) {
+    pub fn sweep(&self, server: &'static str, ok: bool, took: Duration) {
         self.sweeps.get_or_create(&Sweep { server, outcome: if ok { "ok" } else { "failed" } }).inc();
+        self.sweep_seconds.get_or_create(&OfServer { server }).observe(took.as_secs_f64());
     }
 
     /// A request to the external metrics API was answered; `outcome`: `ok`, the sort of refusal, or `no_handshake`.
@@ -120,6 +145,7 @@ impl Metrics {
             writeln!(text, "# HELP {name} 1 while the API server asks us for external metrics.\n# TYPE {name} gauge")?;
             writeln!(text, "{name} {}", u8::from(registered))?;
         }
+        encode_requests(&ctx.connections.kafka_requests(), &mut text)?;
         ctx.board.encode_lag(&mut text);
         encode_eof(&mut text)?;
         text.write_str("")?;

@@ -80,3 +80,18 @@ async fn committed_offsets_carry_their_metadata() {
     assert_eq!(admin.delete_groups(std::slice::from_ref(&group)).await.unwrap()[&group], Ok(GroupDeletion::NotFound));
     admin.delete_topics(&[name]).await.unwrap();
 }
+
+#[tokio::test]
+async fn requests_are_counted() {
+    if stack::missing("KAFKA_BROKERS") {
+        return;
+    }
+    let (admin, group) = (admin(), stack::unique("counted"));
+    assert!(!admin.requests().contains_key("OffsetFetch"), "nothing was asked yet");
+    stack::until("the group's coordinator answers", || async {
+        admin.list_group_offsets(&group, None, false).await.ok()
+    })
+    .await;
+    let counted = || async { admin.requests().get("OffsetFetch").copied().filter(|sent| *sent > 0) };
+    stack::until("the client says what it has sent", counted).await;
+}

@@ -6,6 +6,7 @@
 //! brokers.rs  settings of brokers
 //! users.rs    SCRAM-SHA-512 users
 //! groups.rs   consumer groups: state, members, committed offsets; offsets of partitions
+//! requests.rs how many requests were sent, for metrics
 //! error.rs    what can go wrong, by what the caller does about it
 //! ```
 //!
@@ -17,6 +18,7 @@ mod acls;
 mod brokers;
 mod error;
 mod groups;
+mod requests;
 mod topics;
 mod users;
 
@@ -32,6 +34,8 @@ pub use self::groups::{
     CommittedOffset, GroupDeletion, GroupDescription, GroupMember, GroupOffsets, GroupState, Isolation, OffsetSpec,
     TopicPartition,
 };
+pub(in crate::kafka) use self::requests::Counted;
+pub use self::requests::Requests;
 pub use self::topics::{
     ConfigChange, ConfigEntry, ConfigSource, Deletion, NewTopic, PartitionDescription, TopicConfig, TopicCreation,
     TopicDescription, TopicId,
@@ -52,6 +56,8 @@ pub struct Admin {
 /// The present client, and what the next one is made of.
 struct Clients {
     config: ClientConfig,
+    /// Sent by all of them.
+    requests: Arc<Mutex<Requests>>,
     present: Mutex<Arc<AdminHandle>>,
 }
 
@@ -59,8 +65,10 @@ impl Admin {
     /// Makes the client and its one dispatching thread; connects in the background. `deadline` bounds every call,
     /// finding a broker included (1 ms to 1 h; values outside are moved to the nearest end).
     pub fn new(config: &ClientConfig, deadline: Duration) -> Result<Self, AdminError> {
-        let present = Mutex::new(Arc::new(AdminHandle::new(config)?));
-        Ok(Self { clients: Arc::new(Clients { config: config.clone(), present }), deadline: bounded(deadline) })
+        let requests = Arc::default();
+        let present = Mutex::new(Arc::new(AdminHandle::new(config, Arc::clone(&requests))?));
+        let clients = Clients { config: config.clone(), requests, present };
+        Ok(Self { clients: Arc::new(clients), deadline: bounded(deadline) })
     }
 
     /// The same client with another deadline.
@@ -74,6 +82,11 @@ impl Admin {
         self.present().last_trouble()
     }
 
+    /// Requests sent to the brokers so far, as of some seconds ago.
+    pub fn requests(&self) -> Requests {
+        self.clients.requests.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     fn present(&self) -> MutexGuard<'_, Arc<AdminHandle>> {
         self.clients.present.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -82,7 +95,7 @@ impl Admin {
     fn handle(&self) -> Result<Arc<AdminHandle>, AdminError> {
         let mut present = self.present();
         if present.is_spent() {
-            *present = Arc::new(AdminHandle::new(&self.clients.config)?);
+            *present = Arc::new(AdminHandle::new(&self.clients.config, Arc::clone(&self.clients.requests))?);
         }
         Ok(Arc::clone(&present))
     }

@@ -12,6 +12,8 @@ use crate::kafka::admin::{AdminError, ByName, ConfigEntry, ConfigSource, TopicCo
 const CALL: &str = "DescribeConfigs";
 
 type Resource = Native<sys::rd_kafka_ConfigResource_t>;
+/// What was asked about, and what it is set to.
+type Described = (String, Result<TopicConfig, AdminError>);
 
 impl AdminHandle {
     pub async fn describe_topic_configs(
@@ -53,8 +55,8 @@ impl AdminHandle {
     }
 }
 
-/// What was asked about and what it is set to, in the order of the answer.
-fn described(event: &Event) -> Result<Vec<(String, Result<TopicConfig, AdminError>)>, AdminError> {
+/// In the order of the answer.
+fn described(event: &Event) -> Result<Vec<Described>, AdminError> {
     let items = event.items(
         CALL,
         sys::rd_kafka_event_DescribeConfigs_result,

@@ -31,7 +31,7 @@ use tokio::sync::oneshot;
 use self::native::{Native, text};
 use super::call::check;
 use super::openssl::keep_openssl;
-use crate::kafka::admin::AdminError;
+use crate::kafka::admin::{AdminError, Counted, Requests};
 
 /// How much longer than librdkafka's own deadline a caller waits: it is a backstop, not the deadline.
 const GRACE: Duration = Duration::from_secs(2);
@@ -50,6 +50,9 @@ const IDLE_POLL_MILLISECONDS: c_int = 1_000;
 /// remembers "no leader yet" and "not authorized" as well: with the default, 15 minutes, a topic that was looked at
 /// too early could not be read for so long.
 const METADATA_AGE_MILLISECONDS: &str = "1000";
+
+/// How often the client says how many requests it has sent.
+const STATISTICS_MILLISECONDS: &str = "5000";
 
 /// A client for admin calls.
 pub struct AdminHandle {
@@ -94,6 +97,7 @@ struct Shared {
     /// The closing handle's reference to the client: the thread must hold the last one, because destroying a client
     /// joins its threads and must not block an async task.
     retired: Mutex<Option<Arc<NativeClient>>>,
+    requests: Arc<Mutex<Requests>>,
 }
 
 /// A connection error the client reported.
@@ -156,15 +160,18 @@ impl Drop for Pending {
 }
 
 impl AdminHandle {
-    pub fn new(config: &ClientConfig) -> Result<Self, AdminError> {
+    /// `requests`: where it counts what it sends.
+    pub fn new(config: &ClientConfig, requests: Arc<Mutex<Requests>>) -> Result<Self, AdminError> {
         keep_openssl();
         let failed = |error: rdkafka::error::KafkaError| AdminError::Client(error.to_string());
         let mut config = config.clone();
         config.set("metadata.max.age.ms", METADATA_AGE_MILLISECONDS).set("group.id", NO_GROUP);
+        config.set("statistics.interval.ms", STATISTICS_MILLISECONDS);
         let properties = config.create_native_config().map_err(failed)?;
+        let events = sys::RD_KAFKA_EVENT_ERROR | sys::RD_KAFKA_EVENT_LOG | sys::RD_KAFKA_EVENT_STATS;
         // SAFETY: the configuration is alive and not yet given to a client. With these bits librdkafka reports errors
         // as events of the main queue instead of printing them.
-        unsafe { sys::rd_kafka_conf_set_events(properties.ptr(), sys::RD_KAFKA_EVENT_ERROR | sys::RD_KAFKA_EVENT_LOG) };
+        unsafe { sys::rd_kafka_conf_set_events(properties.ptr(), events) };
         let kind = RDKafkaType::RD_KAFKA_CONSUMER;
         let client = Client::new(&config, properties, kind, DefaultClientContext).map_err(failed)?;
         // SAFETY: the client is alive. It has not subscribed, so this sends nothing and waits for nobody.
@@ -174,7 +181,7 @@ impl AdminHandle {
         let queue = unsafe { sys::rd_kafka_queue_get_main(client.native_ptr()) };
         let queue = NonNull::new(queue).ok_or_else(|| AdminError::Client("no main queue".to_owned()))?;
         let native = Arc::new(NativeClient { queue, client });
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(Shared { requests, ..Shared::default() });
         let (thread_native, thread_shared) = (Arc::clone(&native), Arc::clone(&shared));
         std::thread::Builder::new()
             .name("kafka-admin".to_owned())
@@ -350,11 +357,12 @@ impl Pending {
 
 /// The thread: takes events until the handle is closed, then destroys the client.
 fn dispatch(native: Arc<NativeClient>, shared: &Shared) {
+    let mut counted = Counted::default();
     while !shared.stop.load(Ordering::Acquire) {
         // SAFETY: client and queue are alive: `native` holds them.
         let event = unsafe { sys::rd_kafka_queue_poll(native.queue.as_ptr(), IDLE_POLL_MILLISECONDS) };
         if let Some(ptr) = NonNull::new(event) {
-            deliver(Event { ptr, _client: Arc::clone(&native) }, shared);
+            deliver(Event { ptr, _client: Arc::clone(&native) }, shared, &mut counted);
         }
     }
     // Whoever still waits learns that it is over.
@@ -364,12 +372,13 @@ fn dispatch(native: Arc<NativeClient>, shared: &Shared) {
     drop(retired);
 }
 
-fn deliver(event: Event, shared: &Shared) {
+fn deliver(event: Event, shared: &Shared, counted: &mut Counted) {
     let ptr = event.ptr.as_ptr();
     // SAFETY: the event is alive.
     match unsafe { sys::rd_kafka_event_type(ptr) } {
         sys::RD_KAFKA_EVENT_LOG => log(&event),
         sys::RD_KAFKA_EVENT_ERROR => note_trouble(&event, shared),
+        sys::RD_KAFKA_EVENT_STATS => count(&event, shared, counted),
         _ => {
             // SAFETY: the event is alive; for other events than results the opaque value is null, which is no number
             // of a call.
@@ -395,6 +404,14 @@ fn log(event: &Event) {
         0..=3 => tracing::warn!(target: "librdkafka", facility, "{message}"),
         4..=5 => tracing::info!(target: "librdkafka", facility, "{message}"),
         _ => tracing::debug!(target: "librdkafka", facility, "{message}"),
+    }
+}
+
+fn count(event: &Event, shared: &Shared, counted: &mut Counted) {
+    // SAFETY: the event is alive; the text is copied before it is freed.
+    let statistics = unsafe { text(sys::rd_kafka_event_stats(event.ptr.as_ptr())) };
+    if let Err(error) = counted.add(&statistics, &mut lock(&shared.requests)) {
+        tracing::debug!(target: "librdkafka", %error, "statistics could not be read");
     }
 }
 
