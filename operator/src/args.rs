@@ -68,7 +68,7 @@ pub struct RunArguments {
     #[arg(long, env = "SLUICE_CONCURRENCY", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub concurrency: u16,
     /// Between two looks at lag, reports of workers and servers that are away.
-    #[arg(long, env = "SLUICE_SWEEP_SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=300))]
+    #[arg(long, env = "SLUICE_SWEEP_SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=300))]
     pub sweep_seconds: u16,
 }
 

@@ -4,17 +4,16 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use jiff::Timestamp;
 use sluice_autoscaler::{Group, Inputs, Measured, Missing, Phase, Replicas};
-use sluice_clients::kafka::admin::{CommittedOffset, GroupState, TopicPartition};
+use sluice_clients::kafka::admin::{GroupState, TopicPartition};
 
 use super::book::Subject;
 use super::measure::{Look, Tracker};
-use crate::sweep::{Bounds, Committed, GroupTarget, Target};
+use super::round::Swept;
+use crate::sweep::{Bounds, GroupTarget, Target};
 
 /// What a round has read beyond what the sweep has.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Read {
-    /// Ends for readers of committed records.
-    pub ends: Bounds,
     /// Beginnings, where records wait.
     pub starts: Bounds,
     /// State and number of members of each group; one that could not be read is absent.
@@ -41,19 +40,21 @@ impl Trackers {
         now: Timestamp,
         subject: &Subject,
         target: &Target,
-        committed: &Committed,
+        swept: Swept<'_>,
         read: &Read,
     ) -> Inputs {
         let Some(group) = group_of(target) else { return missing(now, subject, Missing::NoTopic) };
-        let Some(offsets) = committed.get(&group.group) else { return missing(now, subject, Missing::Unreachable) };
+        let Some(offsets) = swept.committed.get(&group.group) else {
+            return missing(now, subject, Missing::Unreachable);
+        };
         let samples = partitions(group).map(|partition| {
             let look = Look {
-                end: read.ends.get(&partition).copied(),
+                ends: swept.ends.get(&partition),
                 start: read.starts.get(&partition).copied(),
                 committed: offsets.get(&partition),
             };
             let tracker = self.0.entry((group.group.clone(), partition)).or_default();
-            tracker.update(now.as_millisecond(), look)
+            tracker.update(swept.at, look)
         });
         let samples: Vec<_> = samples.collect();
         let measured =
@@ -94,38 +95,46 @@ pub(super) fn partitions(group: &GroupTarget) -> impl Iterator<Item = TopicParti
     group.topics.iter().flat_map(|(topic, count)| (0..*count).map(move |p| TopicPartition::new(topic.as_str(), p)))
 }
 
-/// Partitions of a group with records that wait.
-pub(super) fn waiting<'a>(
-    group: &'a GroupTarget,
-    offsets: Option<&'a BTreeMap<TopicPartition, CommittedOffset>>,
-    ends: &'a Bounds,
-) -> impl Iterator<Item = TopicPartition> {
+/// Partitions of a group with records that wait: it matters where those begin.
+pub(super) fn waiting<'a>(group: &'a GroupTarget, swept: Swept<'a>) -> impl Iterator<Item = TopicPartition> {
+    let offsets = swept.committed.get(&group.group);
     partitions(group).filter(move |partition| {
         let committed = offsets.and_then(|offsets| offsets.get(partition)).map(|committed| committed.offset);
-        Tracker::waits(committed, ends.get(partition).copied())
+        let end = swept.ends.get(partition).and_then(|ends| ends.end_at(swept.at));
+        committed.zip(end).is_some_and(|(committed, end)| committed < end)
     })
 }
 
 #[cfg(test)]
 mod tests {
+    use sluice_clients::kafka::admin::CommittedOffset;
+
     use super::*;
     use crate::autoscale::book::tests::subject;
     use crate::sweep::tests_support::target;
+    use crate::sweep::{Committed, Ends};
 
-    fn read(target: &Target, state: GroupState, count: usize) -> (Committed, Read) {
+    /// Every partition at 5 of 7.
+    fn swept(target: &Target) -> (Committed, Ends) {
         let group = group_of(target).unwrap();
         let offsets = partitions(group).map(|p| (p, CommittedOffset { offset: 5, metadata: String::new() }));
         let committed = Committed::from([(group.group.clone(), offsets.collect())]);
-        let ends = partitions(group).map(|p| (p, 7)).collect();
-        let groups = [(group.group.clone(), (state, count))].into();
-        (committed, Read { ends, starts: Bounds::new(), groups })
+        let mut ends = Ends::new();
+        partitions(group).for_each(|partition| ends.entry(partition).or_default().note(0, 7));
+        (committed, ends)
+    }
+
+    fn read(target: &Target, state: GroupState, count: usize) -> Read {
+        let group = group_of(target).unwrap();
+        Read { starts: Bounds::new(), groups: [(group.group.clone(), (state, count))].into() }
     }
 
     #[test]
     fn every_partition_is_measured_in_the_same_order() {
         let (target, subject) = (target(), subject());
-        let (committed, read) = read(&target, GroupState::Stable, 2);
-        let inputs = Trackers::default().inputs(Timestamp::UNIX_EPOCH, &subject, &target, &committed, &read);
+        let ((committed, ends), read) = (swept(&target), read(&target, GroupState::Stable, 2));
+        let swept = Swept { at: 0, committed: &committed, ends: &ends };
+        let inputs = Trackers::default().inputs(Timestamp::UNIX_EPOCH, &subject, &target, swept, &read);
         let Measured::Partitions(samples) = &inputs.measured else { panic!("{inputs:?}") };
         assert_eq!(samples.len(), 8, "two source topics of four partitions");
         assert!(samples.iter().all(|sample| sample.lag.is_some_and(|lag| lag.0 == 2)), "{samples:?}");
@@ -136,15 +145,17 @@ mod tests {
     #[test]
     fn what_cannot_be_read_is_missing_and_no_zero() {
         let (target, subject) = (target(), subject());
-        let (committed, mut read) = read(&target, GroupState::Rebalancing, 2);
-        read.ends.clear();
-        read.groups.clear();
+        let ((mut committed, ends), read) = (swept(&target), Read::default());
         let mut trackers = Trackers::default();
-        let inputs = trackers.inputs(Timestamp::UNIX_EPOCH, &subject, &target, &committed, &read);
+        // What was read is from before.
+        let late = Swept { at: 5_000, committed: &committed, ends: &ends };
+        let inputs = trackers.inputs(Timestamp::UNIX_EPOCH, &subject, &target, late, &read);
         let Measured::Partitions(samples) = &inputs.measured else { panic!("{inputs:?}") };
         assert!(samples.iter().all(|sample| sample.lag.is_none()), "{samples:?}");
         assert_eq!(inputs.group.phase, Phase::Unknown);
-        let inputs = trackers.inputs(Timestamp::UNIX_EPOCH, &subject, &target, &Committed::new(), &read);
+        committed.clear();
+        let none = Swept { at: 0, committed: &committed, ends: &ends };
+        let inputs = trackers.inputs(Timestamp::UNIX_EPOCH, &subject, &target, none, &read);
         assert!(matches!(inputs.measured, Measured::Missing(Missing::Unreachable)));
     }
 
@@ -152,12 +163,15 @@ mod tests {
     fn only_where_records_wait_the_beginning_is_asked_for() {
         let target = target();
         let group = group_of(&target).unwrap();
-        let (committed, mut read) = read(&target, GroupState::Empty, 0);
+        let (mut committed, mut ends) = swept(&target);
         let one = partitions(group).next().unwrap();
-        read.ends.values_mut().for_each(|end| *end = 5);
-        read.ends.insert(one.clone(), 6);
-        let found: Vec<_> = waiting(group, committed.get(&group.group), &read.ends).collect();
+        for (partition, ends) in &mut ends {
+            ends.note(1, 5);
+            ends.note(2, if *partition == one { 6 } else { 5 });
+        }
+        let found: Vec<_> = waiting(group, Swept { at: 2, committed: &committed, ends: &ends }).collect();
         assert_eq!(found, [one]);
-        assert_eq!(waiting(group, None, &read.ends).count(), 0);
+        committed.clear();
+        assert_eq!(waiting(group, Swept { at: 2, committed: &committed, ends: &ends }).count(), 0);
     }
 }

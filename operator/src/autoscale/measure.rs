@@ -20,8 +20,8 @@ const MIN_DENSITY: f64 = 0.01;
 /// What one round has read of a partition. What is `None` could not be read.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Look<'a> {
-    /// Its end for readers of committed records.
-    pub end: Option<i64>,
+    /// Its ends for readers of committed records, over time. One that was not read now is none.
+    pub ends: Option<&'a EndHistory>,
     /// Its beginning; only asked for where it matters.
     pub start: Option<i64>,
     /// What the group has committed.
@@ -31,7 +31,6 @@ pub(super) struct Look<'a> {
 /// What is remembered of a partition.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tracker {
-    ends: EndHistory,
     last: Option<Last>,
     density: Option<f64>,
 }
@@ -55,8 +54,9 @@ struct Work {
 impl Tracker {
     /// Takes in one look, at a time in milliseconds.
     pub fn update(&mut self, now: i64, look: Look<'_>) -> Partition {
-        let Some(end) = look.end else { return Partition::default() };
-        self.ends.note(now, end);
+        let Some((ends, end)) = look.ends.and_then(|ends| Some((ends, ends.end_at(now)?))) else {
+            return Partition::default();
+        };
         // Anybody who may commit to the group could have written it: it is parsed as hostile, and what it says is bounded.
         let report = look.committed.and_then(|committed| PartitionReport::parse(&committed.metadata).ok());
         let committed = look.committed.map(|committed| committed.offset);
@@ -69,7 +69,7 @@ impl Tracker {
         // What retention has removed is not waited for.
         let position = committed.map(|offset| offset.max(look.start.unwrap_or(offset)));
         let lag = position.map(|position| ((end - position).max(0) as f64 * density).ceil());
-        let oldest = position.and_then(|position| self.ends.lag(now, position)).map_or(0, |lag| lag.seconds);
+        let oldest = position.and_then(|position| ends.lag(now, position)).map_or(0, |lag| lag.seconds);
         Partition {
             lag: lag.map(|lag| Messages(bounded(lag))),
             oldest: Some(Duration::from_secs(oldest.unsigned_abs())),
@@ -77,11 +77,6 @@ impl Tracker {
             processed: work.and_then(|work| Rate::new(work.processed)),
             busy: work.and_then(|work| work.busy).and_then(Rate::new),
         }
-    }
-
-    /// True when records wait, so that it matters where the partition begins.
-    pub fn waits(committed: Option<i64>, end: Option<i64>) -> bool {
-        committed.zip(end).is_some_and(|(committed, end)| committed < end)
     }
 
     /// The share of offsets that are records, from what was read between two reports of one owner.
@@ -141,8 +136,22 @@ mod tests {
         CommittedOffset { offset, metadata: report.encode() }
     }
 
-    fn look(end: i64, committed: &CommittedOffset) -> Look<'_> {
-        Look { end: Some(end), start: None, committed: Some(committed) }
+    /// A partition, and where it ended.
+    #[derive(Default)]
+    struct Looked {
+        tracker: Tracker,
+        ends: EndHistory,
+    }
+
+    impl Looked {
+        fn at(&mut self, now: i64, end: i64, committed: &CommittedOffset) -> Partition {
+            self.from(now, None, end, committed)
+        }
+
+        fn from(&mut self, now: i64, start: Option<i64>, end: i64, committed: &CommittedOffset) -> Partition {
+            self.ends.note(now, end);
+            self.tracker.update(now, Look { ends: Some(&self.ends), start, committed: Some(committed) })
+        }
     }
 
     fn rate(rate: Option<Rate>) -> f64 {
@@ -151,65 +160,66 @@ mod tests {
 
     #[test]
     fn rates_come_from_reports_and_lag_from_offsets() {
-        let mut tracker = Tracker::default();
-        let first = tracker.update(10_000, look(1_000, &said(900, 1, 10_000, 500, 1_000_000)));
+        let mut looked = Looked::default();
+        let first = looked.at(10_000, 1_000, &said(900, 1, 10_000, 500, 1_000_000));
         assert_eq!((first.lag, first.processed, first.arrival), (Some(Messages(100)), None, None));
         // 400 records in two seconds of work over four seconds; the offsets between them are all records.
-        let second = tracker.update(15_000, look(1_500, &said(1_300, 1, 14_000, 900, 3_000_000)));
+        let second = looked.at(15_000, 1_500, &said(1_300, 1, 14_000, 900, 3_000_000));
         assert_eq!(second.lag, Some(Messages(200)));
         assert!((rate(second.processed) - 100.0).abs() < 1e-9 && (rate(second.busy) - 0.5).abs() < 1e-9, "{second:?}");
         assert!((rate(second.arrival) - 100.0).abs() < 1e-9, "{second:?}");
         assert_eq!(second.oldest, Some(Duration::ZERO), "the end was not beyond 1,300 before now");
-        let third = tracker.update(20_000, look(1_500, &said(1_300, 1, 14_000, 900, 3_000_000)));
+        let third = looked.at(20_000, 1_500, &said(1_300, 1, 14_000, 900, 3_000_000));
         assert_eq!((third.oldest, rate(third.processed)), (Some(Duration::from_secs(5)), 0.0));
         assert_eq!(third.busy, None, "nothing new was said");
     }
 
     #[test]
     fn offsets_that_are_no_records_do_not_count() {
-        let mut tracker = Tracker::default();
-        tracker.update(0, look(100, &said(0, 1, 0, 0, 0)));
+        let mut looked = Looked::default();
+        looked.at(0, 100, &said(0, 1, 0, 0, 0));
         // Each record has a commit marker behind it.
-        let half = tracker.update(10_000, look(200, &said(100, 1, 10_000, 50, 1_000)));
+        let half = looked.at(10_000, 200, &said(100, 1, 10_000, 50, 1_000));
         assert_eq!(half.lag, Some(Messages(50)));
         assert!((rate(half.arrival) - 5.0).abs() < 1e-9, "{half:?}");
         // The worker has committed past the last marker.
-        let none = tracker.update(20_000, look(200, &said(200, 1, 20_000, 100, 2_000)));
+        let none = looked.at(20_000, 200, &said(200, 1, 20_000, 100, 2_000));
         assert_eq!((none.lag, rate(none.arrival)), (Some(Messages(0)), 0.0));
     }
 
     #[test]
     fn what_retention_removed_is_not_waited_for() {
-        let mut tracker = Tracker::default();
+        let mut looked = Looked::default();
         let committed = CommittedOffset { offset: 10, metadata: String::new() };
-        let found = tracker.update(0, Look { end: Some(100), start: Some(90), committed: Some(&committed) });
+        let found = looked.from(0, Some(90), 100, &committed);
         assert_eq!(found.lag, Some(Messages(10)));
     }
 
     #[test]
     fn a_new_owner_counts_from_its_beginning_and_other_software_by_its_commits() {
-        let mut tracker = Tracker::default();
-        tracker.update(0, look(1_000, &said(0, 1, 5, 700, 7)));
-        let taken = tracker.update(10_000, look(1_000, &said(500, 6_000, 10_000, 400, 2_000_000)));
+        let mut looked = Looked::default();
+        looked.at(0, 1_000, &said(0, 1, 5, 700, 7));
+        let taken = looked.at(10_000, 1_000, &said(500, 6_000, 10_000, 400, 2_000_000));
         assert!((rate(taken.processed) - 100.0).abs() < 1e-9 && (rate(taken.busy) - 0.5).abs() < 1e-9, "{taken:?}");
         let plain = CommittedOffset { offset: 600, metadata: "x".to_owned() };
-        let foreign = tracker.update(20_000, look(1_000, &plain));
+        let foreign = looked.at(20_000, 1_000, &plain);
         assert_eq!((rate(foreign.processed), foreign.busy), (10.0, None));
     }
 
     #[test]
     fn hostile_reports_end_here() {
-        let mut tracker = Tracker::default();
-        tracker.update(0, look(1_000, &said(0, 1, 1_000, 700, 700)));
-        let back = tracker.update(10_000, look(1_000, &said(10, 1, 500, 1, 1)));
+        let mut looked = Looked::default();
+        looked.at(0, 1_000, &said(0, 1, 1_000, 700, 700));
+        let back = looked.at(10_000, 1_000, &said(10, 1, 500, 1, 1));
         assert_eq!((back.processed, back.busy), (None, None));
-        let all = tracker.update(20_000, look(1_000, &said(20, 1, 501, u64::MAX, u64::MAX)));
+        let all = looked.at(20_000, 1_000, &said(20, 1, 501, u64::MAX, u64::MAX));
         assert!(rate(all.processed) <= 1e12 && rate(all.busy) <= 1e12, "{all:?}");
-        let empty = tracker.update(30_000, look(1_000, &said(900, 1, 502, u64::MAX, u64::MAX)));
+        let empty = looked.at(30_000, 1_000, &said(900, 1, 502, u64::MAX, u64::MAX));
         assert_eq!(empty.lag, Some(Messages(71)), "a claim of no records at all is not believed at once, nor wholly");
-        let gone = tracker.update(40_000, Look::default());
+        // Its end was read before, and not now.
+        let gone = looked.tracker.update(40_000, Look { ends: Some(&looked.ends), ..Look::default() });
         assert_eq!(gone, Partition::default());
-        let anew = tracker.update(50_000, look(5, &said(0, 1, 503, 0, 0)));
+        let anew = looked.at(50_000, 5, &said(0, 1, 503, 0, 0));
         assert_eq!((anew.arrival, anew.processed), (None, None), "a topic made anew");
     }
 }

@@ -26,5 +26,5 @@ mod shown;
 pub(crate) use book::tests;
 pub use book::{Forbidden, Hpa, Plan, ScalingBook, Subject};
 pub use hands::SCALE_MANAGER;
-pub use round::{Memory, round};
+pub use round::{Memory, Swept, round};
 pub use shown::seed;

@@ -1,6 +1,6 @@
 //! IO: one round over a Kafka connection, after each round of the sweep: measure, decide, act, show.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -10,23 +10,23 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Api;
 use kube::runtime::events::{Event, EventType};
 use sluice_autoscaler::{Decision, Inputs, Missing, Replicas, Seed, State, consider};
-use sluice_clients::kafka::admin::{AdminError, GroupState, Isolation, OffsetSpec, TopicPartition};
+use sluice_clients::kafka::admin::{AdminError, GroupState, Isolation, OffsetSpec};
 use sluice_crds::conditions::Reason;
 use sluice_crds::v1alpha1::{AutoscalingMode, GROUP, VERSION};
 
 use super::book::Subject;
 use super::hands::{Scaled, scale};
-use super::inputs::{Read, Trackers, group_of, missing, partitions, waiting};
+use super::inputs::{Read, Trackers, group_of, missing, waiting};
 use super::retention::Retention;
 use super::rivals::{self, Rival};
 use super::shown::{Board, LastChange};
 use crate::connections::KafkaClient;
 use crate::controller::context::Context;
 use crate::kube_ext::CALL_TIMEOUT;
-use crate::sweep::{Bounds, Committed, GroupTarget, Target, Trigger};
+use crate::sweep::{Committed, Ends, GroupTarget, Target, Trigger, bounds};
 
 /// Others who scale are looked for in one round of so many, and before every change.
-const LOOK_EVERY: u32 = 3;
+const LOOK_EVERY: u32 = 6;
 
 /// What is remembered of a connection's resources.
 #[derive(Debug, Default)]
@@ -54,13 +54,23 @@ impl Brain {
     }
 }
 
-/// One round. `committed`: what the sweep has just read; none = Kafka could not be asked. Gives the resources for which
-/// something shown has changed.
+/// What the sweep has just read.
+#[derive(Clone, Copy, Debug)]
+pub struct Swept<'a> {
+    /// When, Unix milliseconds.
+    pub at: i64,
+    /// Offsets of groups.
+    pub committed: &'a Committed,
+    /// Ends of partitions: those that were read now, and before.
+    pub ends: &'a Ends,
+}
+
+/// One round. `swept`: none = Kafka could not be asked. Gives the resources for which something shown has changed.
 pub async fn round(
     ctx: &Context,
     kafka: &Arc<KafkaClient>,
     targets: &[Target],
-    committed: Option<&Committed>,
+    swept: Option<Swept<'_>>,
     memory: &mut Memory,
 ) -> BTreeSet<Trigger> {
     let now = Timestamp::now();
@@ -71,16 +81,17 @@ pub async fn round(
         .into_iter()
         .filter_map(|subject| targets.remove(subject.claimant.uid.as_str()).map(|target| (subject, target)))
         .collect();
-    memory.brains.retain(|uid, _| subjects.iter().any(|(subject, _)| subject.claimant.uid == *uid));
+    let known: HashSet<&str> = subjects.iter().map(|(subject, _)| subject.claimant.uid.as_str()).collect();
+    memory.brains.retain(|uid, _| known.contains(uid.as_str()));
     let groups: Vec<&GroupTarget> = subjects.iter().filter_map(|(_, target)| group_of(target)).collect();
     memory.trackers.retain(&groups);
     if subjects.is_empty() {
         memory.rivals.clear();
         return BTreeSet::new();
     }
-    let read = match committed {
+    let read = match swept {
         None => None,
-        Some(committed) => read(kafka, &groups, committed).await.map(|read| (committed, read)).ok(),
+        Some(swept) => read(kafka, &groups, awake(&subjects), swept).await.map(|read| (swept, read)).ok(),
     };
     if read.is_some() && subjects.iter().any(|(subject, _)| subject.plan.settings.may_sleep()) {
         memory.retention.look(kafka).await;
@@ -90,7 +101,7 @@ pub async fn round(
     let mut looked = due && look(ctx, memory).await;
     for (subject, target) in &subjects {
         let inputs = match &read {
-            Some((committed, read)) => memory.trackers.inputs(now, subject, target, committed, read),
+            Some((swept, read)) => memory.trackers.inputs(now, subject, target, *swept, read),
             None => missing(now, subject, Missing::Unreachable),
         };
         let inputs = Inputs { offsets_kept: memory.retention.known(), ..inputs };
@@ -112,34 +123,29 @@ pub async fn round(
     changed
 }
 
-/// Reads what the sweep does not: ends for readers of committed records, beginnings where records wait, members.
-async fn read(kafka: &KafkaClient, groups: &[&GroupTarget], committed: &Committed) -> Result<Read, AdminError> {
-    let all = groups.iter().flat_map(|group| partitions(group)).collect();
-    let ends = bounds(kafka, all, OffsetSpec::Latest).await?;
-    let late = groups.iter().flat_map(|group| waiting(group, committed.get(&group.group), &ends)).collect();
-    let starts = bounds(kafka, late, OffsetSpec::Earliest).await?;
-    let names: Vec<String> = groups.iter().map(|group| group.group.clone()).collect();
-    let described = kafka.call_group(|admin| async move { admin.describe_groups(&names).await }).await;
+/// Groups that have members: of those that sleep it does not matter, and thousands may sleep.
+fn awake(subjects: &[(Subject, &Target)]) -> Vec<String> {
+    let awake = subjects.iter().filter(|(subject, _)| subject.replicas > 0);
+    awake.filter_map(|(_, target)| group_of(target)).map(|group| group.group.clone()).collect()
+}
+
+/// Reads what the sweep does not: beginnings where records wait, members.
+async fn read(
+    kafka: &KafkaClient,
+    groups: &[&GroupTarget],
+    awake: Vec<String>,
+    swept: Swept<'_>,
+) -> Result<Read, AdminError> {
+    let late = groups.iter().flat_map(|group| waiting(group, swept)).collect();
+    let starts = bounds(kafka, late, OffsetSpec::Earliest, Isolation::Uncommitted).await?;
+    let described = kafka.call_group(|admin| async move { admin.describe_groups(&awake).await }).await;
     let described = described.inspect_err(|error| tracing::warn!(%error, "groups could not be described"));
     let groups: BTreeMap<String, (GroupState, usize)> = described
         .unwrap_or_default()
         .into_iter()
         .filter_map(|(name, group)| group.ok().map(|group| (name, (group.state, group.members.len()))))
         .collect();
-    Ok(Read { ends, starts, groups })
-}
-
-async fn bounds(
-    kafka: &KafkaClient,
-    partitions: BTreeSet<TopicPartition>,
-    which: OffsetSpec,
-) -> Result<Bounds, AdminError> {
-    if partitions.is_empty() {
-        return Ok(Bounds::new());
-    }
-    let wanted = partitions.into_iter().map(|partition| (partition, which)).collect();
-    let found = kafka.call(|admin| async move { admin.list_offsets(&wanted, Isolation::Committed).await }).await?;
-    Ok(found.into_iter().filter_map(|(partition, offset)| Some((partition, offset.ok()?))).collect())
+    Ok(Read { starts, groups })
 }
 
 fn decide(ctx: &Context, memory: &mut Memory, subject: &Subject, inputs: &Inputs) -> Decision {

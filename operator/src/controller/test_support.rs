@@ -216,7 +216,7 @@ pub fn context(client: Client) -> (Context, tokio::sync::mpsc::Receiver<Trigger>
         external_metrics: crate::metrics_api::Standing::default(),
         pod_monitors: tokio::sync::watch::channel(false).1,
         started: jiff::Timestamp::UNIX_EPOCH,
-        sweep_every: std::time::Duration::from_secs(10),
+        sweep_every: std::time::Duration::from_secs(5),
         watched: None,
     };
     for kind in sluice_crds::names::Kind::ALL {

@@ -12,10 +12,13 @@ use super::lag::{EndHistory, PartitionLag, is_caught_up, step};
 use super::offsets::{self, Bounds, Committed};
 use crate::connections::KafkaClient;
 
+/// Where partitions ended for readers of committed records, over time.
+pub type Ends = HashMap<TopicPartition, EndHistory>;
+
 /// What is remembered between rounds.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
-    ends: HashMap<TopicPartition, EndHistory>,
+    pub ends: Ends,
     /// Topics of each resource that were found to be others than those it was reconciled with: said once.
     told: HashMap<String, Topics>,
     offsets: offsets::Memory,
@@ -47,19 +50,22 @@ pub(super) async fn round(
         .flat_map(|(topic, count)| (0..*count).map(|p| TopicPartition::new(topic.as_str(), p)))
         .collect();
     memory.ends.retain(|partition, _| wanted.contains(partition));
-    let ends = bounds(kafka, wanted, OffsetSpec::Latest, Isolation::Uncommitted).await?;
+    // A record of an open transaction waits for its producer, not for a worker.
+    let ends = bounds(kafka, wanted, OffsetSpec::Latest, Isolation::Committed).await?;
     for (partition, end) in &ends {
         memory.ends.entry(partition.clone()).or_default().note(now, *end);
     }
     let suspects = memory.offsets.suspects(targets, &committed, &ends);
     let beginnings = bounds(kafka, suspects, OffsetSpec::Earliest, Isolation::Uncommitted).await?;
-    changed.extend(memory.offsets.lost(targets, &committed, &beginnings, &ends));
+    let beyond = offsets::Memory::beyond(targets, &committed, &ends);
+    let tops = bounds(kafka, beyond, OffsetSpec::Latest, Isolation::Uncommitted).await?;
+    changed.extend(memory.offsets.lost(targets, &committed, &beginnings, &tops));
     changed.extend(publish(board, targets, &committed, memory, now));
     Ok((changed, committed))
 }
 
-/// One end of each partition. One that cannot be read now (no leader, topic gone) only lacks its sample.
-pub(super) async fn bounds(
+/// One bound of each partition. One that cannot be read now (no leader, topic gone) only lacks its sample.
+pub async fn bounds(
     kafka: &KafkaClient,
     partitions: BTreeSet<TopicPartition>,
     which: OffsetSpec,

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use sluice_crds::report::PartitionReport;
 
-/// Samples kept of a partition's end: ten minutes at one in ten seconds.
+/// Samples kept of a partition's end. As they are thinned out, that is a day within a sixth of the time that has passed.
 const SAMPLES: usize = 60;
 /// How long a new value must last before it is shown, in milliseconds.
 const LASTS_MS: i64 = 30_000;
@@ -26,7 +26,7 @@ pub struct PartitionLag {
     pub at_most_seconds: Option<i64>,
 }
 
-/// Where a partition ended, and when.
+/// Where a partition ended, and when. A partition that nobody writes to costs two samples.
 #[derive(Clone, Debug, Default)]
 pub struct EndHistory {
     samples: VecDeque<(i64, i64)>,
@@ -39,10 +39,31 @@ impl EndHistory {
         if self.samples.back().is_some_and(|(_, last)| *last > end) {
             self.samples.clear();
         }
-        if self.samples.len() == SAMPLES {
-            self.samples.pop_front();
+        let stands = |at: usize| self.samples.len().checked_sub(at).is_some_and(|at| self.samples[at].1 == end);
+        if stands(1) && stands(2) {
+            // It stood here all the while.
+            self.samples.pop_back();
+        } else if self.samples.len() == SAMPLES {
+            self.thin_out(now);
         }
         self.samples.push_back((now, end));
+    }
+
+    /// Gives up the sample that is missed least: the one with the smallest gap around it, for its age. Lag in seconds is a
+    /// matter of proportion: nobody asks whether an hour was ten seconds longer.
+    fn thin_out(&mut self, now: i64) {
+        let gap = |at: usize| {
+            let (before, (time, _), after) = (self.samples[at - 1].0, self.samples[at], self.samples[at + 1].0);
+            (after - before) as f64 / (now - time).max(1) as f64
+        };
+        let least = (1..self.samples.len() - 1).min_by(|one, other| gap(*one).total_cmp(&gap(*other)));
+        // The first says since when nothing is known, the last where it ends.
+        self.samples.remove(least.unwrap_or(0));
+    }
+
+    /// Where it ended at this very time, if it was read then.
+    pub fn end_at(&self, now: i64) -> Option<i64> {
+        self.samples.back().filter(|(time, _)| *time == now).map(|(_, end)| *end)
     }
 
     /// Lag of a reader at `committed`, without reading a single record.
@@ -158,10 +179,33 @@ mod tests {
     }
 
     #[test]
-    fn the_history_is_bounded() {
+    fn a_day_is_remembered_in_proportion_and_bounded() {
         let mut history = EndHistory::default();
-        (0..1_000).for_each(|n| history.note(n, n));
+        let day = 86_400;
+        (0..=day / 5).for_each(|n| history.note(n * 5_000, n));
         assert_eq!(history.samples.len(), SAMPLES);
+        let ends = (history.samples.front().unwrap().1, history.samples.back().unwrap().1);
+        assert_eq!(ends, (0, day / 5), "the beginning and the end are never given up");
+        for behind in [1, 2, 12, 60, 720, 6_000, 17_000] {
+            let (seconds, known) = (behind * 5, history.lag(day * 1_000, day / 5 - behind).unwrap());
+            let least = (seconds - 5) * 4 / 5;
+            assert!((least..=seconds).contains(&known.seconds), "{seconds}: {known:?}");
+            let most = (seconds + 5) * 6 / 5;
+            assert!((seconds..=most).contains(&known.at_most_seconds.unwrap()), "{seconds}: {known:?}");
+        }
+    }
+
+    #[test]
+    fn a_partition_that_nobody_writes_to_costs_two_samples_and_loses_nothing() {
+        let mut history = EndHistory::default();
+        (0..1_000).for_each(|n| history.note(n * 5_000, 7));
+        assert_eq!(history.samples.len(), 2);
+        let now = 999 * 5_000;
+        assert_eq!(history.lag(now, 6), Some(lag(1, 4_995, None)), "since the first look");
+        assert_eq!(history.lag(now, 7), Some(lag(0, 0, Some(0))));
+        history.note(now + 5_000, 8);
+        assert_eq!(history.lag(now + 5_000, 7), Some(lag(1, 0, Some(5))));
+        assert_eq!((history.end_at(now + 5_000), history.end_at(now)), (Some(8), None));
     }
 
     #[test]

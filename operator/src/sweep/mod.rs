@@ -24,6 +24,7 @@ mod run;
 mod sums;
 
 pub use board::{Board, GroupTarget, StalledPartition, Target, Trigger, Triggers, ViewProgress, ViewTarget};
+pub(crate) use kafka::{Ends, bounds};
 pub(crate) use lag::{EndHistory, step as lag_step};
 pub(crate) use offsets::{Bounds, Committed};
 pub use run::run;

@@ -45,13 +45,22 @@ impl Memory {
         suspects
     }
 
-    /// Resources that have lost other offsets than in the last round.
+    /// Partitions with an offset beyond the end for readers of committed records: somebody else has set it while a transaction
+    /// was open, or the partition ends earlier than it did.
+    pub(super) fn beyond(targets: &[Target], committed: &Committed, ends: &Bounds) -> BTreeSet<TopicPartition> {
+        let beyond = |(group, partition): &(&GroupTarget, TopicPartition)| {
+            offset(committed, group, partition).zip(ends.get(partition)).is_some_and(|(offset, end)| offset > *end)
+        };
+        consumed(targets).filter(beyond).map(|(_, partition)| partition).collect()
+    }
+
+    /// Resources that have lost other offsets than in the last round. `tops`: the very ends, where they matter.
     pub(super) fn lost(
         &mut self,
         targets: &[Target],
         committed: &Committed,
         beginnings: &Bounds,
-        ends: &Bounds,
+        tops: &Bounds,
     ) -> BTreeSet<Trigger> {
         let (mut now, mut changed) = (HashMap::new(), BTreeSet::new());
         for target in targets {
@@ -62,7 +71,7 @@ impl Memory {
                 // Nothing committed: it had an offset when it was reconciled.
                 offset(committed, group, partition).is_none_or(|offset| {
                     beginnings.get(partition).is_some_and(|beginning| offset < *beginning)
-                        || ends.get(partition).is_some_and(|end| offset > *end)
+                        || tops.get(partition).is_some_and(|top| offset > *top)
                 })
             };
             let one = std::slice::from_ref(target);
@@ -151,6 +160,21 @@ mod tests {
         assert!(memory.lost(&targets, &Committed::new(), &beginnings, &ends).is_empty(), "the group was not read");
         let outside = committed(&targets, &[(&some, Some(9))]);
         assert!(memory.lost(&targets, &outside, &Bounds::new(), &Bounds::new()).is_empty(), "no bound was read");
+    }
+
+    #[test]
+    fn an_offset_in_an_open_transaction_is_not_lost() {
+        let targets = [target()];
+        let (beginnings, ends) = bounds(&targets);
+        let some = TopicPartition::new("order.created", 1);
+        let offsets = committed(&targets, &[(&some, Some(22))]);
+        assert_eq!(Memory::beyond(&targets, &offsets, &ends), [some.clone()].into());
+        for (top, lost) in [(22, 0), (21, 1)] {
+            let tops = Bounds::from([(some.clone(), top)]);
+            assert_eq!(Memory::default().lost(&targets, &offsets, &beginnings, &tops).len(), lost, "{top}");
+        }
+        let inside = committed(&targets, &[(&some, Some(20))]);
+        assert!(Memory::beyond(&targets, &inside, &ends).is_empty());
     }
 
     #[test]

@@ -1,9 +1,9 @@
-//! The loop of the sweeps: a round over every connection, normally every ten seconds; orphans in every sixth, and in the
+//! The loop of the sweeps: a round over every connection, normally every five seconds; orphans in every twelfth, and in the
 //! two rounds after a resource has gone.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use sluice_crds::names::ResourceId;
@@ -11,7 +11,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::board::{Target, Trigger};
 use super::{kafka, monitors, orphans, redis, sums};
-use crate::autoscale;
+use crate::autoscale::{self, Swept};
 use crate::connections::KafkaClient;
 use crate::controller::context::Context;
 use crate::settings::{ConnectionName, KafkaConnection, LagMonitor, RedisConnection};
@@ -19,7 +19,7 @@ use crate::settings::{ConnectionName, KafkaConnection, LagMonitor, RedisConnecti
 /// Longest round over one connection.
 const ROUND_TIMEOUT: Duration = Duration::from_secs(60);
 /// Orphans are looked for in one round of so many.
-const ORPHANS_EVERY: u64 = 6;
+const ORPHANS_EVERY: u64 = 12;
 /// Rounds in a row that must fail before a connection counts as away.
 const FAILURES: u32 = 2;
 
@@ -114,7 +114,7 @@ async fn kafka_connection(
     let name = connection.name.clone();
     let targets: Vec<Target> = targets.iter().filter(|target| target.kafka.name == name).cloned().collect();
     let Ok(client) = ctx.connections.kafka(connection) else { return (name, state) };
-    let now = jiff::Timestamp::now().as_millisecond();
+    let (now, begun) = (jiff::Timestamp::now().as_millisecond(), Instant::now());
     let round = timeout(ROUND_TIMEOUT, kafka::round(&ctx.board, &client, &targets, &mut state.memory, now)).await;
     let mut changed = BTreeSet::new();
     let committed = match round {
@@ -129,7 +129,6 @@ async fn kafka_connection(
         Err(_) => None,
     };
     let ok = committed.is_some();
-    ctx.metrics.sweep("kafka", ok);
     if ok {
         read_monitors(ctx, connection, &client, &mut state.monitors).await;
     }
@@ -139,10 +138,12 @@ async fn kafka_connection(
     for trigger in changed {
         ctx.board.triggers().send(trigger).await;
     }
-    let scaled = autoscale::round(ctx, &client, &targets, committed.as_ref(), &mut state.scaling);
+    let swept = committed.as_ref().map(|committed| Swept { at: now, committed, ends: &state.memory.ends });
+    let scaled = autoscale::round(ctx, &client, &targets, swept, &mut state.scaling);
     for trigger in timeout(ROUND_TIMEOUT, scaled).await.unwrap_or_default() {
         ctx.board.triggers().send(trigger).await;
     }
+    ctx.metrics.sweep("kafka", ok, begun.elapsed());
     if ok && with_orphans && connection.admin.is_some() {
         let instance = &ctx.settings.current().instance;
         if let Ok(Ok(users)) = timeout(ROUND_TIMEOUT, orphans::kafka_users(&client, instance)).await {
@@ -166,7 +167,7 @@ async fn read_monitors(
     let settings = ctx.settings.current();
     let of_it = settings.lag_monitors.values().filter(|monitor| monitor.connection == connection.name);
     let monitors: Vec<Arc<LagMonitor>> = of_it.cloned().collect();
-    let now = jiff::Timestamp::now().as_millisecond();
+    let (now, begun) = (jiff::Timestamp::now().as_millisecond(), Instant::now());
     let round = monitors::round(&ctx.board, client, &connection.name, &monitors, memory, now);
     let ok = match timeout(ROUND_TIMEOUT, round).await {
         Ok(Ok(())) => true,
@@ -177,7 +178,7 @@ async fn read_monitors(
         Err(_) => false,
     };
     if !monitors.is_empty() {
-        ctx.metrics.sweep("kafka_monitors", ok);
+        ctx.metrics.sweep("kafka_monitors", ok, begun.elapsed());
     }
 }
 
@@ -196,12 +197,12 @@ async fn redis_connection(
     }
     let Ok(client) = ctx.connections.redis(connection) else { return (name, state) };
     let instance = ctx.settings.current().instance.clone();
-    let prefix = orphans::user_prefix(&instance);
+    let (prefix, begun) = (orphans::user_prefix(&instance), Instant::now());
     let round = timeout(ROUND_TIMEOUT, redis::round(&client, &prefix)).await;
     let nodes = round.ok().and_then(|round| {
         round.inspect_err(|error| tracing::warn!(connection = %name, %error, "redis nodes could not be read")).ok()
     });
-    ctx.metrics.sweep("redis", nodes.is_some());
+    ctx.metrics.sweep("redis", nodes.is_some(), begun.elapsed());
     let mut changed: BTreeSet<Trigger> = BTreeSet::new();
     let failing = nodes.as_ref().map(|nodes| nodes.failing.clone()).unwrap_or_default();
     let flipped = state.health.note(nodes.is_some());
