@@ -16,6 +16,11 @@ const CAPACITY_MEMORY_SECONDS: f64 = 90.0;
 /// Below this share of busy time the capacity is mostly the fixed cost of small batches and does not replace what was
 /// measured under load.
 const MEANINGFUL_BUSY: f64 = 0.3;
+/// Records that take so long wait in every partition of a settled group for so long: what is done then is all that can be done.
+/// Less work may only seem to wait: offsets and ends are read one after the other.
+const SATURATED_WORK_SECONDS: f64 = 5.0;
+const SATURATED_AFTER_SECONDS: f64 = 10.0;
+const LONGEST_STEP_SECONDS: f64 = 30.0;
 /// A partition with a living consumer and records waiting that commits nothing for so long stands still.
 pub(crate) const STUCK_AFTER: Duration = Duration::from_secs(60);
 /// A total this much above the slow average is a jump, not noise.
@@ -51,6 +56,8 @@ struct Capacity {
     records: f64,
     busy: f64,
     known: Option<f64>,
+    /// Seconds for which records have waited everywhere.
+    saturated: f64,
 }
 
 #[expect(clippy::struct_excessive_bools, reason = "independent facts about one measurement, not states")]
@@ -204,23 +211,24 @@ impl PartitionState {
 impl Capacity {
     fn update(&mut self, samples: &[Partition], elapsed: f64, lanes: f64, settled: bool) {
         let keep = CAPACITY_MEMORY_SECONDS / (CAPACITY_MEMORY_SECONDS + elapsed);
-        self.records *= keep;
-        self.busy *= keep;
-        let mut share = 0.0;
-        let (mut waiting, mut processed, mut reported) = (0, 0.0, false);
+        let (mut records, mut share) = (0.0, 0.0);
+        let (mut waiting, mut late, mut processed, mut reported) = (0, 0, 0.0, false);
         for sample in samples {
             let Some(rate) = sample.processed else { continue };
             processed += rate.per_second();
-            waiting += usize::from(sample.lag.is_some_and(|lag| lag.count() > rate.per_second()));
-            reported |= sample.busy.is_some();
+            let behind = |seconds: f64| sample.lag.is_some_and(|lag| lag.count() > rate.per_second() * seconds);
+            waiting += usize::from(behind(1.0));
+            late += usize::from(behind(SATURATED_WORK_SECONDS));
             if let Some(busy) = sample.busy {
+                reported = true;
                 // More than one second a second is no single thread's work.
-                let busy = busy.per_second().min(1.0);
-                share += busy;
-                self.records += rate.per_second() * elapsed;
-                self.busy += busy * elapsed;
+                share += busy.per_second().min(1.0);
+                records += rate.per_second();
             }
         }
+        let share = share.max(self.kept_from_work(settled && late == samples.len(), elapsed, lanes, samples.len()));
+        self.records = self.records * keep + records * elapsed;
+        self.busy = self.busy * keep + share * elapsed;
         if self.busy > 1e-3 {
             let measured = self.records / self.busy;
             let loaded = lanes > 0.0 && share / lanes >= MEANINGFUL_BUSY;
@@ -238,6 +246,17 @@ impl Capacity {
     }
 }
 
+impl Capacity {
+    /// Lanes that are not idle for want of records, whatever they say of their work: with records waiting in every partition it
+    /// is the limit of their processor time, or another thread that is short of it, which keeps them from it.
+    fn kept_from_work(&mut self, all_wait: bool, elapsed: f64, lanes: f64, partitions: usize) -> f64 {
+        // All of the time since the last measurement must have been so; of a longer gap nothing is known.
+        let was = self.saturated >= SATURATED_AFTER_SECONDS;
+        self.saturated = if all_wait && elapsed <= LONGEST_STEP_SECONDS { self.saturated + elapsed } else { 0.0 };
+        if was && self.saturated > 0.0 { lanes.min(partitions as f64) } else { 0.0 }
+    }
+}
+
 fn is_zero(rate: Rate) -> bool {
     rate.per_second() < 1e-9
 }
@@ -246,4 +265,37 @@ fn is_zero(rate: Rate) -> bool {
 /// (`exp` is not), and never past the new value.
 fn blend(old: Option<f64>, new: f64, elapsed: f64, time_constant: f64) -> f64 {
     old.map_or(new, |old| old + (new - old) * elapsed / (time_constant + elapsed))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::units::Messages;
+
+    /// The capacity of a lane after two minutes in which two lanes each did 100 records a second in a fifth of their time.
+    fn known(lag: [u64; 2], step: f64, settled: bool) -> f64 {
+        let sample = |lag| Partition {
+            lag: Some(Messages(lag)),
+            processed: Rate::new(100.0),
+            busy: Rate::new(0.2),
+            ..Partition::default()
+        };
+        let mut capacity = Capacity::default();
+        (0..24).for_each(|_| capacity.update(&lag.map(sample), step, 2.0, settled));
+        capacity.known.unwrap()
+    }
+
+    #[test]
+    fn what_a_lane_does_while_records_wait_everywhere_is_all_it_can_do() {
+        assert!((known([50, 50], 5.0, true) - 500.0).abs() < 1e-6, "it rests four fifths of its time");
+        let throttled = known([5_000, 5_000], 5.0, true);
+        assert!((100.0..150.0).contains(&throttled), "it may not work more: {throttled}");
+        assert!((known([400, 400], 5.0, true) - 500.0).abs() < 1e-6, "four seconds of work may only seem to wait");
+        assert!((known([5_000, 50], 5.0, true) - 500.0).abs() < 1e-6, "one of them could do more");
+        assert!(
+            (known([5_000, 5_000], 5.0, false) - 500.0).abs() < 1e-6,
+            "whose partitions move has other reasons to rest"
+        );
+        assert!((known([5_000, 5_000], 60.0, true) - 500.0).abs() < 1e-6, "what was in a gap, nobody knows");
+    }
 }

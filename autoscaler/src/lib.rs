@@ -31,7 +31,8 @@
 //!   backlog, so a backlog buys replicas only beyond it. (Adding both, as DS2's followers do, buys the reserve twice.)
 //! - *backlog*: the lag beyond what is caught up with anyway (half of `targetLagSeconds` worth of arrivals, at most).
 //! - *cost of the change*: what arrives while the group rebalances and, if replicas are missing, while they start.
-//! - μ is the true rate, records per busy second (DS2, OSDI'18), not the throughput, which only says what arrived.
+//! - μ is the true rate, records per busy second (DS2, OSDI'18), not the throughput, which only says what arrived. Where
+//!   records wait in every partition, all of the time counts as busy (docs/adr/0014).
 //!
 //! Then the result is rounded up to a number of replicas that changes the load of the fullest one: with 12 partitions
 //! that is 1, 2, 3, 4, 6 or 12, since 7 replicas leave one of them as many partitions as 6 do. Partitions that carry
