@@ -53,11 +53,17 @@ sim: ## the autoscaler against HPA and KEDA on simulated traces; writes docs/aut
 campaign: ## the data path under faults, again and again with other seeds (SEEDS=10)
 	@cargo build -q --locked -p sluice-worker
 	@cargo build -q --locked -p sluice-e2e --bins
-	@SLUICE_CAMPAIGN=$(or $(SEEDS),10) $(in_stack)cargo test -q --locked -p sluice-e2e --test 'datapath_*' -- --test-threads=1
-scaling: ## workers that follow a step of load on the local stack (RATE=600 orders a second), and the judge of what came out
+	@SLUICE_CAMPAIGN=$(or $(SEEDS),10) $(in_stack)cargo test -q --locked --workspace --test 'datapath_*' -- --test-threads=1
+scaling: ## workers that follow steps and bursts on the local stack (RATE=… orders a second), and the judge; writes docs/autoscaling/live.md
 	@$(MAKE) --no-print-directory stack; $(MAKE) --no-print-directory images PROFILE=dev
-	@$(in_stack)cargo test -q --locked -p sluice-e2e --test operator_scaling -- --ignored --nocapture
+	@$(in_stack)cargo test -q --locked --workspace --test operator_load -- --ignored --nocapture
+PIPELINES ?= 3000
+many: ## thousands of pipelines that sleep, on the local stack (PIPELINES=3000): sweep, memory, Kafka requests; writes docs/autoscaling/many.md
+	@cargo build -q --release --locked -p sluice-operator
+	@$(MAKE) --no-print-directory stack
+	@SLUICE_OPERATOR_BIN=$(CARGO_TARGET_DIR)/release/sluice-operator PIPELINES=$(PIPELINES) \
+	  $(in_stack)cargo test -q --locked --workspace --test operator_many -- --ignored --nocapture
 shell: ## a shell in the stack's network, with kubectl, helm and Kafka's tools
 	@cargo build -q -p sluice-e2e --bins
 	@$(in_stack)bash
-.PHONY: help test unit lint generate images stack stack-down stack-status stack-install demo demo-down bench sim campaign scaling shell
+.PHONY: help test unit lint generate images stack stack-down stack-status stack-install demo demo-down bench sim campaign scaling many shell

@@ -4,25 +4,20 @@
 mod operator;
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::process::{Child, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 use operator::servers::clean_up;
+use operator::watch::Watch;
 use operator::{Operator, PATIENCE};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use serde_json::{Value, json};
 use sluice_clients::kafka::admin::Admin;
-use sluice_e2e::checker::{Fate, PipelineHistory, Report, check_lag, check_pipeline};
-use sluice_e2e::datapath::loader::{Loaded, Loader};
-use sluice_e2e::datapath::redis::{RedisReader, load_reference};
-use sluice_e2e::datapath::{HarnessError, kafka};
-use sluice_e2e::generator::{Generator, Profile, RecordId, Route};
+use sluice_e2e::datapath::kafka;
 use sluice_e2e::stack::{Group, require, wait_for};
 
 const PIPELINE: &str = r"
@@ -73,49 +68,6 @@ impl Drop for Members {
     }
 }
 
-/// Every number of workers that the Deployment has asked for.
-struct Watch<'a> {
-    operator: &'a Operator<'a>,
-    child: Child,
-    folder: tempfile::TempDir,
-}
-
-impl<'a> Watch<'a> {
-    fn start(operator: &'a Operator<'a>) -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let file = File::create(folder.path().join("seen")).expect("a file");
-        let path = r#"jsonpath={.spec.replicas}{"\n"}"#;
-        let watch = ["-n", &operator.name, "get", "deployment", "evp-orders", "--watch", "-o", path];
-        let child =
-            operator.kube.kubectl().args(watch).stdout(file).stdin(Stdio::null()).spawn().expect("kubectl runs");
-        let watch = Self { operator, child, folder };
-        wait_for(PATIENCE, || (!watch.seen().is_empty()).then_some(())).expect("a first look");
-        watch
-    }
-
-    /// In order, without repetitions.
-    fn seen(&self) -> Vec<String> {
-        let text = std::fs::read_to_string(self.folder.path().join("seen")).expect("a file");
-        let mut seen: Vec<String> = text.lines().map(str::to_owned).collect();
-        seen.dedup();
-        seen
-    }
-
-    /// Waits until the last number is this one.
-    fn wait(&self, replicas: &str) {
-        let there = wait_for(PATIENCE, || (self.seen().last()? == replicas).then_some(()));
-        let status = || self.operator.get("evp", "orders").map(|mut orders| orders["status"].take());
-        assert!(there.is_some(), "{replicas} wanted: {:?}\n{:#?}\n{}", self.seen(), status(), self.operator.log());
-    }
-}
-
-impl Drop for Watch<'_> {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 fn patch(operator: &Operator<'_>, spec: &Value) {
     let patch = json!({"spec": spec}).to_string();
     operator.in_namespace(&["patch", "evp", "orders", "--type=merge", "-p", &patch]);
@@ -133,8 +85,8 @@ fn by_hand_by_load_by_hand_without_a_dip_and_others_are_left_alone() {
     operator.apply(PIPELINE);
     wait_for(PATIENCE, || operator.get("deployment", "evp-orders")).expect("a Deployment");
     active(&operator, "False", "Manual");
-    let watch = Watch::start(&operator);
-    watch.wait("2");
+    let watch = Watch::start(&operator, "orders");
+    watch.wait(&operator, "2");
 
     // Only shown: the Deployment stays. Two members are two workers, and nobody has anything to do.
     let members = Members::join(&operator, 2);
@@ -146,7 +98,7 @@ fn by_hand_by_load_by_hand_without_a_dip_and_others_are_left_alone() {
     };
     wait_for(PATIENCE, recommends).expect("a recommendation");
     patch(&operator, &json!({"autoscaling": {"mode": "Operator"}}));
-    watch.wait("3");
+    watch.wait(&operator, "3");
     let told = wait_for(PATIENCE, || {
         let orders = operator.get("evp", "orders")?;
         (orders["status"]["autoscaling"]["desiredReplicas"] == 3).then_some(orders["status"]["autoscaling"].clone())
@@ -186,7 +138,7 @@ fn by_hand_by_load_by_hand_without_a_dip_and_others_are_left_alone() {
     patch(&operator, &json!({"worker": {"replicas": 4}, "autoscaling": {"mode": "Manual"}}));
     active(&operator, "False", "Manual");
     patch(&operator, &json!({"worker": {"replicas": 1}}));
-    watch.wait("1");
+    watch.wait(&operator, "1");
     assert_eq!(watch.seen(), ["2", "3", "4", "1"], "no other number was ever asked for");
     drop(members);
     drop(watch);
@@ -195,7 +147,7 @@ fn by_hand_by_load_by_hand_without_a_dip_and_others_are_left_alone() {
 }
 
 /// A write through the resource's `/scale` is said and not obeyed; an HPA is left alone.
-fn others(operator: &Operator<'_>, watch: &Watch<'_>) {
+fn others(operator: &Operator<'_>, watch: &Watch) {
     // With it the group is as large as the Deployment: a wish would be carried out.
     let _third = Members::join(operator, 1);
     operator.in_namespace(&["scale", "evp/orders", "--replicas=5"]);
@@ -209,7 +161,7 @@ fn others(operator: &Operator<'_>, watch: &Watch<'_>) {
     std::thread::sleep(Duration::from_secs(8));
     assert_eq!(watch.seen(), ["2", "3"]);
     operator.in_namespace(&["delete", "hpa", "evp-orders"]);
-    watch.wait("4");
+    watch.wait(operator, "4");
     active(operator, "True", "ScaledByLoad");
 }
 
@@ -250,8 +202,8 @@ fn none_runs_while_only_markers_are_left_and_one_starts_at_the_next_record() {
     transact(&operator);
     operator.apply(SLEEPER);
     wait_for(PATIENCE, || operator.get("deployment", "evp-orders")).expect("a Deployment");
-    let watch = Watch::start(&operator);
-    watch.wait("0");
+    let watch = Watch::start(&operator, "orders");
+    watch.wait(&operator, "0");
 
     let asleep = operator.wait_condition("evp", "orders", "Ready", ("True", "Sleeping"));
     operator.wait_ready(&["evp/orders"], 10).expect("asleep is ready");
@@ -276,7 +228,7 @@ fn none_runs_while_only_markers_are_left_and_one_starts_at_the_next_record() {
 
     lost_offsets(&operator, &group, &watch);
     transact(&operator);
-    watch.wait("1");
+    watch.wait(&operator, "1");
     let out = format!("{}.out", operator.name);
     let came = wait_for(PATIENCE, || kafka::dump(operator.kafka, &out).ok().filter(|out| out.records.len() >= 4));
     let records = came.unwrap_or_else(|| panic!("nothing came out\n{}", operator.log())).records.len();
@@ -287,7 +239,7 @@ fn none_runs_while_only_markers_are_left_and_one_starts_at_the_next_record() {
 }
 
 /// A group that loses its offsets while it sleeps waits for a person, and nobody is woken up.
-fn lost_offsets(operator: &Operator<'_>, group: &str, watch: &Watch<'_>) {
+fn lost_offsets(operator: &Operator<'_>, group: &str, watch: &Watch) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let deleted = runtime.block_on(async {
         let admin = Admin::new(&operator.kafka.client_config(), PATIENCE)?;
@@ -301,7 +253,7 @@ fn lost_offsets(operator: &Operator<'_>, group: &str, watch: &Watch<'_>) {
 }
 
 /// An autoscaler of ours on the workers: made, no rival of ours, and without our metrics API without effect.
-fn by_an_autoscaler(operator: &Operator<'_>, watch: &Watch<'_>) {
+fn by_an_autoscaler(operator: &Operator<'_>, watch: &Watch) {
     let lag = json!({"mode": "Hpa", "minReplicas": 1, "lagThreshold": 100});
     patch(operator, &json!({"autoscaling": lag}));
     active(operator, "False", "MetricsApiUnavailable");
@@ -313,114 +265,4 @@ fn by_an_autoscaler(operator: &Operator<'_>, watch: &Watch<'_>) {
     patch(operator, &json!({"worker": {"replicas": 4}, "autoscaling": {"mode": "Manual"}}));
     let gone = wait_for(PATIENCE, || operator.get("hpa", "evp-orders").is_none().then_some(()));
     assert!(gone.is_some(), "{}", operator.log());
-}
-
-/// The generator's pipeline without views. Workers have little CPU, so that one is soon not enough.
-const ORDERS: &str = r#"
-apiVersion: sluice.dev/v1alpha1
-kind: EventPipeline
-metadata: {name: orders}
-spec:
-  topics:
-  - {name: NAME.created, partitions: 4}
-  - {name: NAME.enriched, partitions: 4}
-  - {name: NAME.review, partitions: 4}
-  - {name: NAME.rejected, partitions: 4}
-  source: {topics: [{name: NAME.created}]}
-  steps:
-  - {name: onlyCreated, filter: {keepWhen: 'value.status == "CREATED"'}}
-  - {name: price, lookup: {key: "'NAME:price:' + value.sku", type: Json, onMiss: DeadLetter}}
-  - {name: stock, lookup: {key: "'NAME:stock:{' + value.sku + '}'", type: Hash, onMiss: Continue}}
-  - name: totals
-    set:
-    - {field: total, expression: "double(value.quantity) * double(price.amount)"}
-    - {field: inStock, expression: "stock != null && int(stock.onHand) >= int(value.quantity)"}
-  - {name: pii, mask: {fields: [customer.email], method: Redact}}
-  - {name: tidy, remove: {fields: [internal]}}
-  routing:
-    match: First
-    onNoMatch: DeadLetter
-    routes:
-    - {name: review, topic: NAME.review, when: "value != null && value.total > 10000.0"}
-    - {name: enriched, topic: NAME.enriched}
-  deadLetter: {topic: NAME.rejected}
-  worker: {replicas: 1, resources: {requests: {cpu: 50m, memory: 64Mi}, limits: {cpu: 150m, memory: 128Mi}}}
-  autoscaling:
-    minReplicas: 1
-    maxReplicas: 4
-    targetLagSeconds: 5
-    catchUpSeconds: 20
-    scaleDownWindowSeconds: 10
-"#;
-
-/// Longest wait for a change that the load asks for.
-const LOAD_PATIENCE: Duration = Duration::from_secs(240);
-
-/// Minutes, so not a part of `make test`: `make scaling` runs it.
-#[test]
-#[ignore = "takes minutes; run by `make scaling`"]
-fn workers_follow_a_step_of_load_from_one_to_several_to_one_and_nothing_is_lost_or_doubled() {
-    let Some(stack) = require(&[Group::Kafka, Group::Redis, Group::Kube]) else { return };
-    let operator = Operator::start_with_workers(&stack, "load");
-    let reader = RedisReader::new(operator.redis).expect("a reader");
-    let profile = Profile::mixed(11, 4);
-    load_reference(&reader, &format!("{}:", operator.name), Generator::new(profile).known_skus())
-        .expect("reference data");
-    operator.apply(ORDERS);
-    wait_for(PATIENCE, || operator.get("deployment", "evp-orders")).expect("a Deployment");
-    let watch = Watch::start(&operator);
-    let begun = Instant::now();
-    let wait = |what: &str, reached: &dyn Fn(u32) -> bool| {
-        let now = || watch.seen().last().and_then(|seen| seen.parse().ok()).is_some_and(reached);
-        let there = wait_for(LOAD_PATIENCE, || now().then_some(()));
-        let scaling = || operator.get("evp", "orders").map(|mut orders| orders["status"]["autoscaling"].take());
-        assert!(there.is_some(), "{what}: {:?}\n{:#?}\n{}", watch.seen(), scaling(), operator.log());
-        println!("{:5.0} s  {what}: {}", begun.elapsed().as_secs_f64(), scaling().unwrap_or_default()["lastScale"]);
-    };
-    operator.wait_condition("evp", "orders", "Ready", ("True", "Reconciled"));
-    let source = format!("{}.created", operator.name);
-    let send = |from: usize, count: usize, rate: u32| {
-        let orders = Generator::new(profile).skip(from).take(count);
-        Loader::start(operator.kafka, &source, orders, rate).expect("orders")
-    };
-    let rate: u32 = std::env::var("RATE").ok().and_then(|rate| rate.parse().ok()).unwrap_or(600);
-    let trickle = send(0, 200, 20);
-    let mut orders = trickle.finish().expect("acknowledged");
-    let step = send(200, usize::try_from(rate).expect("a number") * 60, rate);
-    wait("several", &|workers| workers >= 2);
-    orders.expected.extend(step.finish().expect("acknowledged").expected);
-    println!("{:5.0} s  the step ends", begun.elapsed().as_secs_f64());
-    wait("one again", &|workers| workers == 1);
-    println!("workers: {}", watch.seen().join(" → "));
-    let report = judge(&operator, &orders).expect("everything can be read");
-    println!("{report}");
-    assert!(report.is_clean(), "{report}\n{}", operator.log());
-    assert!(report.checked("inputs") >= 200, "too little was looked at: {report}");
-    drop(watch);
-    operator.in_namespace(&["delete", "evp/orders", "--timeout=60s"]);
-    clean_up(&operator);
-    for master in reader.masters().expect("masters") {
-        reader.delete(&master, &format!("{}:*", operator.name)).expect("deleted");
-    }
-}
-
-/// Kafka by a client that the workers do not use: each order came out as it must, once, and the group has read all of them.
-fn judge(operator: &Operator<'_>, loaded: &Loaded) -> Result<Report, HarnessError> {
-    let named = |topic: &str| format!("{}.{topic}", operator.name);
-    let dump = |topic: &str| kafka::dump(operator.kafka, &named(topic));
-    let (input, rejected) = (dump("created")?, dump("rejected")?);
-    let topic = |route| named(if route == Route::Review { "review" } else { "enriched" });
-    let fates: BTreeMap<RecordId, Fate> =
-        loaded.expected.iter().map(|(id, (key, expected))| (*id, Fate::of(key, expected, topic))).collect();
-    let group = format!("sluice.{0}.{0}.eventpipeline.orders.processor", operator.name);
-    let committed = kafka::committed(operator.kafka, &group, &input.topic)?;
-    let mut report = check_pipeline(&PipelineHistory {
-        input: &input,
-        fates: &fates,
-        outputs: &[dump("enriched")?, dump("review")?],
-        dead_letters: Some(&rejected),
-        committed: &committed,
-    });
-    report.merge(check_lag(&group, &committed, &kafka::ends(operator.kafka, &input.topic, false)?));
-    Ok(report)
 }

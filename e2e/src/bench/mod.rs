@@ -17,5 +17,6 @@ mod run;
 
 pub use floors::Floors;
 pub use latency::Latency;
+pub(crate) use report::whole;
 pub use report::{Machine, render};
-pub use run::{Measured, Plan, measure};
+pub use run::{Measured, Plan, cpu_us, measure, pids};

@@ -91,7 +91,7 @@ fn table(plan: &Plan, cores: usize, measured: &Measured) -> String {
 }
 
 /// A number with thousands set apart.
-fn whole(number: f64) -> String {
+pub(crate) fn whole(number: f64) -> String {
     let digits = format!("{number:.0}");
     let mut text = String::new();
     for (index, digit) in digits.chars().enumerate() {

@@ -85,12 +85,13 @@ fn profile(plan: &Plan, seed: u64) -> Profile {
     }
 }
 
-/// Processor time of all processes of a kind.
-fn cpu_us(pids: &[i32]) -> u64 {
+/// Processor time of all processes of a kind, in microseconds.
+pub fn cpu_us(pids: &[i32]) -> u64 {
     pids.iter().filter_map(|pid| usage_of(*pid)).map(|usage| usage.cpu_us).sum()
 }
 
-fn pids(parts: impl Iterator<Item = crate::stack::Part>) -> Vec<i32> {
+/// Processes of parts of the stack that run.
+pub fn pids(parts: impl Iterator<Item = crate::stack::Part>) -> Vec<i32> {
     parts.filter_map(|part| part.process()).map(crate::stack::process::ProcessId::pid).collect()
 }
 
