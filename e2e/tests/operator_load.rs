@@ -82,7 +82,7 @@ const SETTINGS: &str = "4 partitions; `targetLagSeconds: 5, catchUpSeconds: 20, 
     of a core each, `sleepAfterSeconds: 20`, a sweep every 5 s. A second pipeline, 1 to 4 workers, puts what comes out into Redis and \
     scales by itself. The table is of the first.";
 /// Orders a second that are too many for one worker.
-const FIRST_RATE: u32 = 2_000;
+const FIRST_RATE: u32 = 3_000;
 /// Longest wait for a change that the load asks for.
 const LOAD_PATIENCE: Duration = Duration::from_secs(240);
 /// Clocks and expiry times may be this far apart, in milliseconds.
@@ -135,8 +135,10 @@ impl Live<'_> {
         };
         assert!(wait_for(LOAD_PATIENCE, lag).is_some(), "one worker is too slow\n{}", self.operator.log());
         self.ended("nothing is sent".to_owned(), from);
-        let orders = self.operator.get("evp", "orders").expect("it is there");
-        let capacity = orders["status"]["autoscaling"]["inputs"]["capacityRecordsPerSecond"].as_u64();
+        let capacity = wait_for(PATIENCE, || {
+            let orders = self.operator.get("evp", "orders")?;
+            orders["status"]["autoscaling"]["inputs"]["capacityRecordsPerSecond"].as_u64().filter(|rate| *rate > 0)
+        });
         println!("one worker can do {capacity:?} orders/s");
         let rate = std::env::var("RATE").ok().and_then(|rate| rate.parse().ok());
         rate.unwrap_or_else(|| u32::try_from(capacity.expect("known") * 3 / 2).expect("a rate").clamp(100, 6_000))
@@ -252,7 +254,7 @@ fn workers_follow_the_load_from_none_to_several_to_none_and_nothing_is_lost_doub
 
 /// The load, from nothing to nothing.
 fn traces(live: &mut Live<'_>) {
-    live.phase("for one worker, whose number is only recommended", (FIRST_RATE, 5), |_| ());
+    live.phase("for one worker, whose number is only recommended", (FIRST_RATE, 20), |_| ());
     let rate = live.rate();
     live.operator.in_namespace(&[
         "patch",

@@ -26,6 +26,8 @@ pub(super) struct Server {
     pub(super) slots: SlotSet,
     pub(super) migrating: BTreeMap<u16, usize>,
     pub(super) importing: BTreeSet<u16>,
+    /// Moves that a failover cut off since the replica was last synced: what was noted of them is not on the replica.
+    pub(super) cut_off: BTreeMap<u16, usize>,
     pub(super) full: bool,
 }
 
@@ -89,14 +91,20 @@ impl World {
             2 if self.faults.wipe => self.servers[at].state = State::default(),
             3 | 4 if self.faults.migration => self.migrate(at),
             5 if self.faults.pressure => self.servers[at].full ^= true,
-            _ => self.servers[at].replica = self.servers[at].state.clone(),
+            _ => {
+                self.servers[at].replica = self.servers[at].state.clone();
+                self.servers[at].cut_off.clear();
+            }
         }
     }
 
-    /// Whether the targets of this server's moves still know of them. A failover of target and source within one move, or
-    /// a move given up after its target lost keys, leaves nothing to notice it by: that is for people to repair.
+    /// Whether the targets of this server's moves still know of them. A failover of target and source within one move (also
+    /// when the source has failed over before, and its next replica knows as little of it), or a move given up after its
+    /// target lost keys, leaves nothing to notice it by: that is for people to repair.
     fn moves_are_whole(&self, at: usize) -> bool {
-        self.servers[at].migrating.iter().all(|(slot, to)| self.servers[*to].importing.contains(slot))
+        let server = &self.servers[at];
+        let mut moves = server.migrating.iter().chain(&server.cut_off);
+        moves.all(|(slot, to)| self.servers[*to].importing.contains(slot))
     }
 
     /// The replica has a prefix, and the hash under the old name, which is adopted with a new header. It knows nothing of a
@@ -109,7 +117,7 @@ impl World {
         let server = &mut self.servers[at];
         server.node = node;
         server.state = server.replica.clone();
-        server.migrating.clear();
+        server.cut_off.append(&mut server.migrating);
         server.importing.clear();
         if !server.state.header.is_empty() {
             server.state.header = format!("1 {era} abc");

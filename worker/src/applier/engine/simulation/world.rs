@@ -104,6 +104,7 @@ impl World {
                 slots,
                 migrating: BTreeMap::new(),
                 importing: BTreeSet::new(),
+                cut_off: BTreeMap::new(),
                 full: false,
             });
         }
