@@ -55,12 +55,13 @@ campaign: ## the data path under faults, again and again with other seeds (SEEDS
 	@cargo build -q --locked -p sluice-e2e --bins
 	@SLUICE_CAMPAIGN=$(or $(SEEDS),10) $(in_stack)cargo test -q --locked --workspace --test 'datapath_*' -- --test-threads=1
 scaling: ## workers that follow steps and bursts on the local stack (RATE=… orders a second), and the judge; writes docs/autoscaling/live.md
-	@$(MAKE) --no-print-directory stack; $(MAKE) --no-print-directory images PROFILE=dev
+	@$(MAKE) --no-print-directory stack FRESH=1; $(MAKE) --no-print-directory images PROFILE=dev
 	@$(in_stack)cargo test -q --locked --workspace --test operator_load -- --ignored --nocapture
+# Both begin with an empty cluster: the operator of an earlier demo would refuse these namespaces and stop their workers.
 PIPELINES ?= 3000
 many: ## thousands of pipelines that sleep, on the local stack (PIPELINES=3000): sweep, memory, Kafka requests; writes docs/autoscaling/many.md
 	@cargo build -q --release --locked -p sluice-operator
-	@$(MAKE) --no-print-directory stack
+	@$(MAKE) --no-print-directory stack FRESH=1
 	@SLUICE_OPERATOR_BIN=$(CARGO_TARGET_DIR)/release/sluice-operator PIPELINES=$(PIPELINES) \
 	  $(in_stack)cargo test -q --locked --workspace --test operator_many -- --ignored --nocapture
 shell: ## a shell in the stack's network, with kubectl, helm and Kafka's tools
