@@ -244,9 +244,7 @@ impl Capacity {
             self.known = Some(processed / lanes);
         }
     }
-}
 
-impl Capacity {
     /// Lanes that are not idle for want of records, whatever they say of their work: with records waiting in every partition it
     /// is the limit of their processor time, or another thread that is short of it, which keeps them from it.
     fn kept_from_work(&mut self, all_wait: bool, elapsed: f64, lanes: f64, partitions: usize) -> f64 {

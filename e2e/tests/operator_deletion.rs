@@ -37,17 +37,34 @@ struct Pipeline<'a> {
 }
 
 impl<'a> Pipeline<'a> {
+    /// One that keeps everything and one that takes everything, both with workers that run.
+    fn pair(operator: &'a Operator<'a>, kept: &'static str, other: &'static str) -> (Self, Self) {
+        let (kept, other) = (Self::apply(operator, kept, ""), Self::apply(operator, other, EVERY));
+        (kept.running(), other.running())
+    }
+
     fn apply(operator: &'a Operator<'a>, who: &'static str, policy: &str) -> Self {
-        let old = format!("{}.{who}-old", operator.name);
-        create_topics(operator.kafka, &[TopicSpec { name: &old, partitions: 1, config: &[] }]).expect("a topic");
-        operator.apply(&PIPELINE.replace("WHO", who).replace("POLICY", policy));
         let pipeline = Self { operator, who, topics: BTreeMap::new() };
-        let running = wait_for(PATIENCE, || (pipeline.pods() == 1).then_some(()));
-        assert!(running.is_some(), "{who} has no worker: {:#?}\n{}", operator.get("evp", who), operator.log());
-        pipeline.cli(&["SET", &pipeline.key(), "kept"]);
-        let names = [format!("{}.{who}", operator.name), old, pipeline.dotted("model")];
+        let spec = TopicSpec { name: &pipeline.old(), partitions: 1, config: &[] };
+        create_topics(operator.kafka, &[spec]).expect("a topic");
+        operator.apply(&PIPELINE.replace("WHO", who).replace("POLICY", policy));
+        pipeline
+    }
+
+    /// Waits for its worker, and gives it something that could be destroyed.
+    fn running(self) -> Self {
+        let (operator, who) = (self.operator, self.who);
+        let running = wait_for(PATIENCE, || (self.pods() == 1).then_some(()));
+        assert!(running.is_some(), "{who} has no worker: {:#?}\n{}", self.object(), operator.log());
+        self.cli(&["SET", &self.key(), "kept"]);
+        let names = [format!("{}.{who}", operator.name), self.old(), self.dotted("model")];
         let topics = ids(operator, &names.into());
-        Self { topics, ..pipeline }
+        Self { topics, ..self }
+    }
+
+    /// The topic that is there before it.
+    fn old(&self) -> String {
+        format!("{}.{}-old", self.operator.name, self.who)
     }
 
     fn dotted(&self, last: &str) -> String {
@@ -140,7 +157,7 @@ impl<'a> Pipeline<'a> {
 
     /// Asserts that what was made for it is gone, and that what was there before is not.
     fn taken(&self) {
-        let old = format!("{}.{}-old", self.operator.name, self.who);
+        let old = self.old();
         let left = wait_for(PATIENCE, || {
             let left = self.left();
             (left == [old.clone()]).then_some(())
@@ -164,8 +181,8 @@ fn a_deletion_takes_what_it_is_told_and_waits_for_servers_that_are_away() {
     let mut operator = Operator::start_on(&stack, &kafka, &redis, "deletion");
     operator.deletion_deadline = 3_600;
     operator.write_settings(kafka.bootstrap(), &redis.addresses()[0]);
-    let apply = |who: &'static str, policy: &str| Pipeline::apply(&operator, who, policy);
-    let (kept, taken) = (apply("kept", ""), apply("taken", EVERY));
+    let pair = |kept: &'static str, other: &'static str| Pipeline::pair(&operator, kept, other);
+    let (kept, taken) = pair("kept", "taken");
     kept.delete(60);
     kept.workers_are_gone();
     taken.delete(90);
@@ -175,7 +192,7 @@ fn a_deletion_takes_what_it_is_told_and_waits_for_servers_that_are_away() {
     kept.users_are_gone();
     taken.users_are_gone();
 
-    let (kept, waiting) = (apply("kept2", ""), apply("waiting", EVERY));
+    let (kept, waiting) = pair("kept2", "waiting");
     let (broker, server) = (kafka.broker(1).expect("the only one"), redis.node(1).expect("the only one"));
     broker.freeze().expect("frozen");
     operator.in_namespace(&["delete", "evp/waiting", "--wait=false"]);
@@ -188,7 +205,7 @@ fn a_deletion_takes_what_it_is_told_and_waits_for_servers_that_are_away() {
     waiting.taken();
     kept.kept();
 
-    let (kept, released) = (apply("kept3", ""), apply("released", EVERY));
+    let (kept, released) = pair("kept3", "released");
     server.kill9().expect("killed");
     operator.in_namespace(&["delete", "evp/released", "--wait=false"]);
     kept.delete(60);
@@ -213,7 +230,7 @@ fn a_namespace_that_goes_takes_what_it_is_told() {
     operator
         .write_settings(&operator.kafka.bootstrap().replace(',', "\", \""), &operator.redis.addresses().join("\", \""));
     operator.run();
-    let (kept, taken) = (Pipeline::apply(&operator, "kept", ""), Pipeline::apply(&operator, "taken", EVERY));
+    let (kept, taken) = Pipeline::pair(&operator, "kept", "taken");
     let finalizer = wait_for(PATIENCE, || taken.object()?["metadata"]["finalizers"].as_array().map(drop));
     assert!(finalizer.is_some(), "something is to be deleted");
     operator.kubectl(&["delete", "namespace", &operator.name, "--timeout=120s"]);

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use operator::servers::{acls, clean_up, redis_nodes_with_user, topics};
 use operator::{CACHE, EVERYTHING, Operator, PATIENCE};
 use serde_json::Value;
-use sluice_e2e::stack::{output, require, wait_for};
+use sluice_e2e::datapath::kafka::{TopicSpec, create_topics};
+use sluice_e2e::stack::{require, wait_for};
 
 const PIPELINE: &str = r#"
 apiVersion: sluice.dev/v1alpha1
@@ -156,9 +157,9 @@ fn a_deletion_ends_with_kafka_gone_and_destroys_nothing_that_was_not_asked_for()
 fn an_epoch_is_above_every_one_that_redis_knows_of() {
     let Some(stack) = require(&EVERYTHING) else { return };
     let mut operator = Operator::start(&stack, "epochs");
-    let mut tool = operator.kafka.tool("kafka-topics").expect("a local Kafka");
     let topic = format!("{}.state", operator.name);
-    output(tool.args(["--create", "--topic", &topic, "--config", "cleanup.policy=compact"])).expect("a topic");
+    let spec = TopicSpec { name: &topic, partitions: 1, config: &[("cleanup.policy", "compact")] };
+    create_topics(operator.kafka, &[spec]).expect("a topic");
     operator.apply(CACHE);
     let cache = operator.wait_condition("csync", "cache", "Ready", ("True", "Stopped"));
     let first = epoch(&cache);

@@ -16,7 +16,7 @@ use sluice_e2e::datapath::loader::{Loaded, Loader};
 use sluice_e2e::datapath::redis::{RedisReader, load_reference};
 use sluice_e2e::datapath::{HarnessError, kafka};
 use sluice_e2e::generator::{Generator, Profile, RecordId, Route};
-use sluice_e2e::stack::{Stack, output, require, wait_for};
+use sluice_e2e::stack::{Stack, require, wait_for};
 
 /// The generator's pipeline, with a view of its main output.
 const PIPELINE: &str = r#"
@@ -207,9 +207,9 @@ fn a_changed_view_is_cleared_its_neighbours_are_not_and_an_operator_that_dies_go
     let Some(stack) = require(&EVERYTHING) else { return };
     let mut operator = Operator::start(&stack, "clear");
     let reader = RedisReader::new(operator.redis).expect("a reader");
-    let mut tool = operator.kafka.tool("kafka-topics").expect("a local Kafka");
     let topic = format!("{}.state", operator.name);
-    output(tool.args(["--create", "--topic", &topic, "--config", "cleanup.policy=compact"])).expect("a topic");
+    let spec = kafka::TopicSpec { name: &topic, partitions: 1, config: &[("cleanup.policy", "compact")] };
+    kafka::create_topics(operator.kafka, &[spec]).expect("a topic");
     operator.apply(CACHE);
     let cache = operator.wait_condition("csync", "cache", "Ready", ("True", "Stopped"));
     let first = epoch(&cache);

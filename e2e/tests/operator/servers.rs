@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use sluice_e2e::datapath::kafka::topic_ids;
+use sluice_e2e::datapath::kafka::{delete_topics, topic_ids};
 use sluice_e2e::stack::kafka::{Compiler, KafkaOptions, Security};
 use sluice_e2e::stack::redis::RedisOptions;
 use sluice_e2e::stack::{Kafka, OwnedKafka, OwnedRedis, Stack, output, wait_for};
@@ -20,10 +20,9 @@ pub fn own(stack: &Stack, test: &str) -> (OwnedKafka, OwnedRedis) {
     (kafka, stack.start_redis(&options).expect("a Redis"))
 }
 
-/// Topics of the test, as Kafka's own tool lists them.
+/// Topics of the test. Not by Kafka's own tool: each call would start a virtual machine, and tests ask until something is so.
 pub fn topics(operator: &Operator<'_>) -> BTreeSet<String> {
-    let listed = output(operator.kafka.tool("kafka-topics").expect("a local Kafka").arg("--list")).expect("topics");
-    listed.lines().filter(|line| line.contains(&operator.name)).map(str::to_owned).collect()
+    listed(operator.kafka).into_iter().filter(|topic| topic.contains(&operator.name)).collect()
 }
 
 /// Waits until Kafka has exactly these topics of the test (named without its prefix), and hands back their ids.
@@ -68,8 +67,7 @@ pub fn redis_nodes_with_user(operator: &Operator<'_>, kind: &str, name: &str) ->
 pub fn clean_up(operator: &Operator<'_>) {
     let own = topics(operator);
     if !own.is_empty() {
-        let names: Vec<String> = own.into_iter().collect();
-        let mut tool = operator.kafka.tool("kafka-topics").expect("a local Kafka");
-        let _ = tool.args(["--delete", "--topic", &names.join("|").replace('.', "\\.")]).output();
+        let names: Vec<&str> = own.iter().map(String::as_str).collect();
+        let _ = delete_topics(operator.kafka, &names);
     }
 }
