@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use futures::StreamExt;
-use sluice_clients::kafka::admin::{AdminError, CommittedOffset, Isolation, OffsetSpec, TopicPartition};
+use sluice_clients::kafka::admin::{
+    AdminError, ByName, CommittedOffset, GroupOffsets, Isolation, OffsetSpec, TopicPartition,
+};
 use sluice_crds::report::PartitionReport;
 
 use super::board::{Board, GroupTarget, MissedDeletions, StalledPartition, Target, Trigger, ViewProgress, ViewTarget};
@@ -27,9 +28,6 @@ pub(super) struct Memory {
 /// Ids and numbers of partitions, by name.
 pub(super) type Topics = BTreeMap<String, (String, i32)>;
 
-/// Groups asked for at the same time: one whose coordinator is away must not hold up the others.
-const GROUPS_AT_ONCE: usize = 16;
-
 /// Reads offsets of all groups and ends of all partitions, and puts what they say on the board. Gives the resources for
 /// which something shown has changed, and what was committed.
 pub(super) async fn round(
@@ -43,7 +41,7 @@ pub(super) async fn round(
     // First what concerns all brokers: when they are away, no group is waited for.
     let mut changed = changed_topics(targets, &topics(kafka, targets).await?, &mut memory.told);
     let names = groups.iter().map(|target| target.group.clone()).collect();
-    let committed = committed(names, |group| offsets_of(kafka, group)).await?;
+    let committed = readable(read_all(kafka, names).await?)?;
     let wanted: BTreeSet<TopicPartition> = groups
         .iter()
         .flat_map(|target| &target.topics)
@@ -79,21 +77,30 @@ pub async fn bounds(
     Ok(found.into_iter().filter_map(|(partition, offset)| Some((partition, offset.ok()?))).collect())
 }
 
-/// What one group has committed.
-pub(super) async fn offsets_of(
-    kafka: &KafkaClient,
-    group: String,
-) -> Result<BTreeMap<TopicPartition, CommittedOffset>, AdminError> {
-    let found = kafka.call_group(|admin| async move { admin.list_group_offsets(&group, None, false).await }).await?;
-    Ok(found.committed)
+/// What groups have committed, and why it could not be read of the others.
+pub(super) type Read = (Committed, BTreeMap<String, AdminError>);
+
+/// Asks for all groups at once.
+pub(super) async fn read_all(kafka: &KafkaClient, groups: BTreeSet<String>) -> Result<Read, AdminError> {
+    if groups.is_empty() {
+        return Ok(Read::default());
+    }
+    Ok(sorted(kafka.call(|admin| async move { admin.list_offsets_of_groups(groups).await }).await?))
 }
 
-/// What groups have committed. A group that cannot be read now is left out; an error only when none can.
-async fn committed<F>(groups: BTreeSet<String>, read: impl Fn(String) -> F) -> Result<Committed, AdminError>
-where
-    F: Future<Output = Result<BTreeMap<TopicPartition, CommittedOffset>, AdminError>>,
-{
-    let (committed, failed) = read_all(groups, read).await;
+fn sorted(found: ByName<GroupOffsets>) -> Read {
+    let mut read = Read::default();
+    for (group, offsets) in found {
+        match offsets {
+            Ok(offsets) => drop(read.0.insert(group, offsets.committed)),
+            Err(error) => drop(read.1.insert(group, error)),
+        }
+    }
+    read
+}
+
+/// A group that cannot be read now is left out; an error only when none can.
+fn readable((committed, failed): Read) -> Result<Committed, AdminError> {
     match failed.into_iter().next() {
         Some((_, error)) if committed.is_empty() => Err(error),
         Some((group, error)) => {
@@ -102,29 +109,6 @@ where
         }
         None => Ok(committed),
     }
-}
-
-/// What groups have committed, and why it could not be read of the others.
-pub(super) async fn read_all<F>(
-    groups: BTreeSet<String>,
-    read: impl Fn(String) -> F,
-) -> (Committed, BTreeMap<String, AdminError>)
-where
-    F: Future<Output = Result<BTreeMap<TopicPartition, CommittedOffset>, AdminError>>,
-{
-    let asked = groups.into_iter().map(|group| {
-        let read = read(group.clone());
-        async move { (group, read.await) }
-    });
-    let (mut committed, mut failed) = (Committed::new(), BTreeMap::new());
-    let mut answers = futures::stream::iter(asked).buffer_unordered(GROUPS_AT_ONCE);
-    while let Some((group, answer)) = answers.next().await {
-        match answer {
-            Ok(offsets) => drop(committed.insert(group, offsets)),
-            Err(error) => drop(failed.insert(group, error)),
-        }
-    }
-    (committed, failed)
 }
 
 /// Topics that the resources consume, as they are now; those that cannot be described now are left out.
@@ -295,20 +279,17 @@ mod tests {
     use crate::sweep::Triggers;
     use crate::sweep::tests_support::target;
 
-    #[tokio::test]
-    async fn a_group_that_cannot_be_read_leaves_the_others() {
-        let read = |group: String| async move {
-            if group.starts_with("away") {
-                return Err(AdminError::Incomplete("coordinator"));
-            }
-            let offset = CommittedOffset { offset: 1, metadata: String::new() };
-            Ok([(TopicPartition::new("t", 0), offset)].into())
+    #[test]
+    fn a_group_that_cannot_be_read_leaves_the_others() {
+        let offset = CommittedOffset { offset: 1, metadata: String::new() };
+        let offsets = GroupOffsets { committed: [(TopicPartition::new("t", 0), offset)].into(), ..Default::default() };
+        let answer = |name: &str| {
+            if name.starts_with("away") { Err(AdminError::Incomplete("coordinator")) } else { Ok(offsets.clone()) }
         };
-        let names = |all: &[&str]| all.iter().map(|name| (*name).to_owned()).collect();
-        let found = committed(names(&["away-1", "well", "away-2"]), read).await.unwrap();
-        assert_eq!(found.keys().collect::<Vec<_>>(), ["well"]);
-        assert!(committed(names(&["away-1", "away-2"]), read).await.is_err());
-        assert!(committed(names(&[]), read).await.unwrap().is_empty());
+        let read = |all: &[&str]| readable(sorted(all.iter().map(|name| ((*name).to_owned(), answer(name))).collect()));
+        assert_eq!(read(&["away-1", "well", "away-2"]).unwrap().keys().collect::<Vec<_>>(), ["well"]);
+        assert!(read(&["away-1", "away-2"]).is_err());
+        assert!(read(&[]).unwrap().is_empty());
     }
 
     #[test]

@@ -9,13 +9,13 @@ use std::sync::Arc;
 use sluice_clients::kafka::admin::{AdminError, Isolation, OffsetSpec, TopicPartition};
 
 use super::board::Board;
-use super::kafka::{Topics, bounds, described, offsets_of, read_all};
+use super::kafka::{Topics, bounds, described, read_all};
 use super::lag::{EndHistory, PartitionLag};
 use super::offsets::Committed;
 use crate::connections::KafkaClient;
 use crate::settings::{ConnectionName, LagMonitor, Settings};
 
-/// Most partitions that are looked at on one connection: each has ten minutes of its ends in memory, about 1 KiB.
+/// Most partitions that are looked at on one connection: each has a history of its ends in memory, about 1 KiB.
 const MAX_PARTITIONS: usize = 5_000;
 
 /// What is remembered between rounds.
@@ -58,7 +58,7 @@ pub(super) async fn round(
     let names: BTreeSet<String> = monitors.iter().flat_map(|m| &m.topics).map(ToString::to_string).collect();
     let mut plan = plan(monitors, &described(kafka, names.into_iter().collect()).await?);
     let groups = plan.topics.keys().cloned().collect();
-    let (committed, failed) = read_all(groups, |group| offsets_of(kafka, group)).await;
+    let (committed, failed) = read_all(kafka, groups).await?;
     let partitions = plan.topics.values().flatten();
     let wanted: BTreeSet<TopicPartition> =
         partitions.flat_map(|(topic, count)| (0..*count).map(|p| TopicPartition::new(topic.as_str(), p))).collect();

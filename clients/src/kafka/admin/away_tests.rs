@@ -1,7 +1,6 @@
 //! A coordinator that comes back when nobody waits for it any more, on librdkafka's own mock brokers. What went wrong here ended
 //! the process, so a failure is not a failed assertion.
 
-use std::collections::BTreeSet;
 use std::time::Instant;
 
 use rdkafka::mocking::MockCluster;
@@ -17,7 +16,7 @@ const SHORT: Duration = Duration::from_millis(300);
 struct Scene {
     brokers: MockCluster<'static, DefaultProducerContext>,
     admin: Admin,
-    partitions: BTreeSet<TopicPartition>,
+    offsets: BTreeMap<TopicPartition, CommittedOffset>,
 }
 
 impl Scene {
@@ -27,11 +26,13 @@ impl Scene {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", brokers.bootstrap_servers()).set("reconnect.backoff.max.ms", "200");
         let admin = Admin::new(&config, LONG).unwrap();
-        Self { brokers, admin, partitions: [TopicPartition::new("t", 0)].into() }
+        let offset = CommittedOffset { offset: 1, metadata: String::new() };
+        Self { brokers, admin, offsets: [(TopicPartition::new("t", 0), offset)].into() }
     }
 
-    async fn ask(&self, deadline: Duration) -> Result<GroupOffsets, AdminError> {
-        self.admin.with_deadline(deadline).list_group_offsets("g", Some(&self.partitions), false).await
+    async fn ask(&self, deadline: Duration) -> Result<(), AdminError> {
+        let outcomes = self.admin.with_deadline(deadline).alter_group_offsets("g", &self.offsets).await?;
+        outcomes.into_values().collect()
     }
 
     /// Asks until there is an answer.
@@ -100,7 +101,7 @@ async fn a_coordinator_may_have_moved_meanwhile() {
     let scene = Scene::new();
     scene.answered().await;
     for error in [RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_COORDINATOR, RDKafkaRespErr::RD_KAFKA_RESP_ERR__TRANSPORT] {
-        scene.brokers.request_errors(RDKafkaApiKey::OffsetFetch, &[error]);
+        scene.brokers.request_errors(RDKafkaApiKey::OffsetCommit, &[error]);
         let refused = scene.ask(LONG).await.expect_err("this is not the coordinator");
         assert!(refused.retryable(), "{refused:?}");
         scene.answered().await;

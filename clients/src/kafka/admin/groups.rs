@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Admin, AdminError, ByName};
+use crate::kafka::groups::{Description, Offsets};
 
 /// A partition of a topic.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -109,16 +110,27 @@ pub enum Isolation {
 }
 
 impl Admin {
-    /// Reads what a group has committed, for these partitions or (`None`) for all it has committed. One group a call:
-    /// librdkafka takes no more. `require_stable`: partitions with an open transaction on their offsets fail as
-    /// transient instead of showing the older offset (KIP-447).
+    /// Reads what a group has committed, for these partitions or (`None`) for all it has committed. `require_stable`:
+    /// partitions with an open transaction on their offsets fail as transient instead of showing the older offset (KIP-447).
     pub async fn list_group_offsets(
         &self,
         group: &str,
         partitions: Option<&BTreeSet<TopicPartition>>,
         require_stable: bool,
     ) -> Result<GroupOffsets, AdminError> {
-        self.handle()?.list_group_offsets(group, partitions, require_stable, self.deadline).await
+        if partitions.is_some_and(BTreeSet::is_empty) {
+            return Ok(GroupOffsets::default());
+        }
+        let (question, groups) = (Offsets { partitions, require_stable }, [group.to_owned()].into());
+        let mut found = self.clients.coordinators.ask(&question, groups, self.deadline).await?;
+        found.remove(group).unwrap_or(Err(AdminError::Incomplete("OffsetFetch")))
+    }
+
+    /// Reads all that each of these groups has committed: one request for all groups of a coordinator. An open transaction
+    /// shows the older offset.
+    pub async fn list_offsets_of_groups(&self, groups: BTreeSet<String>) -> Result<ByName<GroupOffsets>, AdminError> {
+        let question = Offsets { partitions: None, require_stable: false };
+        self.clients.coordinators.ask(&question, groups, self.deadline).await
     }
 
     /// Commits offsets for a group that has no members; refused ([`AdminError::Rejected`]) while it has. Makes the
@@ -136,9 +148,10 @@ impl Admin {
         self.handle()?.delete_groups(groups, self.deadline).await
     }
 
-    /// Describes groups. One that does not exist is [`GroupState::Dead`].
+    /// Describes groups of the classic protocol: one request for all groups of a coordinator. One that does not exist, or is
+    /// of another protocol, is [`GroupState::Dead`].
     pub async fn describe_groups(&self, groups: &[String]) -> Result<ByName<GroupDescription>, AdminError> {
-        self.handle()?.describe_groups(groups, self.deadline).await
+        self.clients.coordinators.ask(&Description, groups.iter().cloned().collect(), self.deadline).await
     }
 
     /// Looks up offsets of partitions.

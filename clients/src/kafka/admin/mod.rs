@@ -5,7 +5,7 @@
 //! acls.rs     bindings of principals
 //! brokers.rs  settings of brokers
 //! users.rs    SCRAM-SHA-512 users
-//! groups.rs   consumer groups: state, members, committed offsets; offsets of partitions
+//! groups.rs   consumer groups: state, members, committed offsets, of many at once; offsets of partitions
 //! requests.rs how many requests were sent, for metrics
 //! error.rs    what can go wrong, by what the caller does about it
 //! ```
@@ -42,6 +42,7 @@ pub use self::topics::{
 };
 pub use self::users::{ScramChange, ScramOutcome, ScramUser};
 use super::ffi::admin::AdminHandle;
+use super::groups::Coordinators;
 
 /// One outcome for each object asked for, by its name.
 pub type ByName<T> = BTreeMap<String, Result<T, AdminError>>;
@@ -59,6 +60,7 @@ struct Clients {
     /// Sent by all of them.
     requests: Arc<Mutex<Requests>>,
     present: Mutex<Arc<AdminHandle>>,
+    coordinators: Coordinators,
 }
 
 impl Admin {
@@ -67,7 +69,8 @@ impl Admin {
     pub fn new(config: &ClientConfig, deadline: Duration) -> Result<Self, AdminError> {
         let requests = Arc::default();
         let present = Mutex::new(Arc::new(AdminHandle::new(config, Arc::clone(&requests))?));
-        let clients = Clients { config: config.clone(), requests, present };
+        let coordinators = Coordinators::new(config, Arc::clone(&requests))?;
+        let clients = Clients { config: config.clone(), requests, present, coordinators };
         Ok(Self { clients: Arc::new(clients), deadline: bounded(deadline) })
     }
 

@@ -1,6 +1,6 @@
 //! Consumer groups and offsets.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use rdkafka::types::RDKafkaErrorCode;
@@ -8,77 +8,14 @@ use rdkafka_sys as sys;
 
 use super::AdminHandle;
 use super::native::{
-    Native, PartitionEntry, PartitionList, c_text, c_texts, complete, entries, entry, object_failure, raw,
-    take_failure, text,
+    Native, PartitionEntry, PartitionList, c_text, complete, entries, entry, object_failure, take_failure, text,
 };
 use super::topics::distinct;
-use crate::kafka::admin::{
-    AdminError, ByName, CommittedOffset, GroupDeletion, GroupDescription, GroupMember, GroupOffsets, GroupState,
-    Isolation, OffsetSpec, TopicPartition,
-};
+use crate::kafka::admin::{AdminError, ByName, CommittedOffset, GroupDeletion, Isolation, OffsetSpec, TopicPartition};
 
 use sys::rd_kafka_admin_op_t as op;
-use sys::rd_kafka_consumer_group_state_t as state;
-
-/// What Kafka says for "nothing committed".
-const NO_OFFSET: i64 = -1;
 
 impl AdminHandle {
-    pub async fn list_group_offsets(
-        &self,
-        group: &str,
-        partitions: Option<&BTreeSet<TopicPartition>>,
-        require_stable: bool,
-        deadline: Duration,
-    ) -> Result<GroupOffsets, AdminError> {
-        if partitions.is_some_and(BTreeSet::is_empty) {
-            return Ok(GroupOffsets::default());
-        }
-        let pending = {
-            let options = self.options(op::RD_KAFKA_ADMIN_OP_LISTCONSUMERGROUPOFFSETS, deadline)?;
-            // SAFETY: the options are alive; the returned error object is null or ours.
-            unsafe {
-                let stable = i32::from(require_stable);
-                take_failure(sys::rd_kafka_AdminOptions_set_require_stable_offsets(options.native.ptr(), stable))?;
-            }
-            let list = match partitions {
-                Some(partitions) => {
-                    let entries = partitions.iter().map(|partition| (partition, NO_OFFSET, None));
-                    Some(PartitionList::new(entries)?)
-                }
-                None => None,
-            };
-            let list = list.as_ref().map_or(std::ptr::null_mut(), PartitionList::ptr);
-            let name = c_text("group", group)?;
-            // SAFETY: name and list are alive until the call returns, which copies them; null means all partitions.
-            let request = unsafe { sys::rd_kafka_ListConsumerGroupOffsets_new(name.as_ptr(), list) };
-            let request = Native::new(request, sys::rd_kafka_ListConsumerGroupOffsets_destroy, "group", group)?;
-            let mut pointer = request.ptr();
-            self.start("ListConsumerGroupOffsets", &options, |client, options, queue| {
-                // SAFETY: all are alive until the call returns, which copies what it needs.
-                unsafe { sys::rd_kafka_ListConsumerGroupOffsets(client, &raw mut pointer, 1, options, queue) }
-            })?
-        };
-        let event = pending.finish().await?;
-        let items = event.items(
-            "ListConsumerGroupOffsets",
-            sys::rd_kafka_event_ListConsumerGroupOffsets_result,
-            sys::rd_kafka_ListConsumerGroupOffsets_result_groups,
-        )?;
-        let mut offsets = GroupOffsets::default();
-        for found in group_entries(items)? {
-            match found.outcome {
-                Err(error) => drop(offsets.failed.insert(found.partition, error)),
-                Ok(()) if found.offset < 0 => {}
-                Ok(()) => {
-                    let commit = CommittedOffset { offset: found.offset, metadata: found.metadata };
-                    offsets.committed.insert(found.partition, commit);
-                }
-            }
-        }
-        Ok(offsets)
-    }
-
     pub async fn alter_group_offsets(
         &self,
         group: &str,
@@ -143,34 +80,6 @@ impl AdminHandle {
         // SAFETY: each item lives as long as the event.
         let outcomes = items.iter().map(|item| unsafe { group_deletion(*item) }).collect();
         Ok(complete("DeleteGroups", groups.iter().cloned(), outcomes))
-    }
-
-    pub async fn describe_groups(
-        &self,
-        groups: &[String],
-        deadline: Duration,
-    ) -> Result<ByName<GroupDescription>, AdminError> {
-        if groups.is_empty() {
-            return Ok(ByName::new());
-        }
-        let pending = {
-            let options = self.options(op::RD_KAFKA_ADMIN_OP_DESCRIBECONSUMERGROUPS, deadline)?;
-            let (_texts, mut pointers) = c_texts("group", distinct(groups))?;
-            self.start("DescribeConsumerGroups", &options, |client, options, queue| {
-                let (list, len) = (pointers.as_mut_ptr(), pointers.len());
-                // SAFETY: all are alive until the call returns, which copies what it needs.
-                unsafe { sys::rd_kafka_DescribeConsumerGroups(client, list, len, options, queue) }
-            })?
-        };
-        let event = pending.finish().await?;
-        let items = event.items(
-            "DescribeConsumerGroups",
-            sys::rd_kafka_event_DescribeConsumerGroups_result,
-            sys::rd_kafka_DescribeConsumerGroups_result_groups,
-        )?;
-        // SAFETY: each item lives as long as the event.
-        let outcomes = items.iter().map(|item| unsafe { group_description(*item) }).collect();
-        Ok(complete("DescribeConsumerGroups", groups.iter().cloned(), outcomes))
     }
 
     pub async fn list_offsets(
@@ -270,69 +179,6 @@ unsafe fn group_deletion(group: *const sys::rd_kafka_group_result_t) -> (String,
         Err(error) => Err(error),
     };
     (name, outcome)
-}
-
-/// # Safety
-/// `group` points to a live description.
-unsafe fn group_description(
-    group: *const sys::rd_kafka_ConsumerGroupDescription_t,
-) -> (String, Result<GroupDescription, AdminError>) {
-    // SAFETY: alive by the caller's promise, with its error and its members; texts are copied.
-    unsafe {
-        let name = text(sys::rd_kafka_ConsumerGroupDescription_group_id(group));
-        match object_failure(sys::rd_kafka_ConsumerGroupDescription_error(group)) {
-            // Newer brokers say so in words, older ones by the state.
-            Err(AdminError::NotFound(_)) => {
-                let dead = GroupDescription { state: GroupState::Dead, assignor: String::new(), members: Vec::new() };
-                return (name, Ok(dead));
-            }
-            Err(error) => return (name, Err(error)),
-            Ok(()) => {}
-        }
-        let count = sys::rd_kafka_ConsumerGroupDescription_member_count(group);
-        let members =
-            (0..count).map(|index| member(sys::rd_kafka_ConsumerGroupDescription_member(group, index))).collect();
-        let description = GroupDescription {
-            state: group_state(raw::rd_kafka_ConsumerGroupDescription_state(group)),
-            assignor: text(sys::rd_kafka_ConsumerGroupDescription_partition_assignor(group)),
-            members,
-        };
-        (name, Ok(description))
-    }
-}
-
-fn group_state(number: i32) -> GroupState {
-    match number {
-        n if n == state::RD_KAFKA_CONSUMER_GROUP_STATE_STABLE as i32 => GroupState::Stable,
-        n if n == state::RD_KAFKA_CONSUMER_GROUP_STATE_EMPTY as i32 => GroupState::Empty,
-        n if n == state::RD_KAFKA_CONSUMER_GROUP_STATE_DEAD as i32 => GroupState::Dead,
-        n if n == state::RD_KAFKA_CONSUMER_GROUP_STATE_PREPARING_REBALANCE as i32
-            || n == state::RD_KAFKA_CONSUMER_GROUP_STATE_COMPLETING_REBALANCE as i32 =>
-        {
-            GroupState::Rebalancing
-        }
-        _ => GroupState::Unknown,
-    }
-}
-
-/// # Safety
-/// `member` points to a live description.
-unsafe fn member(member: *const sys::rd_kafka_MemberDescription_t) -> GroupMember {
-    // SAFETY: alive by the caller's promise, with its assignment (or null); texts are copied.
-    unsafe {
-        let assignment = sys::rd_kafka_MemberDescription_assignment(member);
-        let partitions = if assignment.is_null() {
-            Vec::new()
-        } else {
-            entries(sys::rd_kafka_MemberAssignment_partitions(assignment))
-        };
-        GroupMember {
-            member_id: text(sys::rd_kafka_MemberDescription_consumer_id(member)),
-            client_id: text(sys::rd_kafka_MemberDescription_client_id(member)),
-            host: text(sys::rd_kafka_MemberDescription_host(member)),
-            assignment: partitions.into_iter().map(|found| found.partition).collect(),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -26,8 +26,6 @@ pub(super) mod raw {
         pub fn rd_kafka_AclBinding_resource_pattern_type(acl: *const sys::rd_kafka_AclBinding_t) -> c_int;
         pub fn rd_kafka_AclBinding_operation(acl: *const sys::rd_kafka_AclBinding_t) -> c_int;
         pub fn rd_kafka_AclBinding_permission_type(acl: *const sys::rd_kafka_AclBinding_t) -> c_int;
-        pub fn rd_kafka_ConsumerGroupDescription_state(group: *const sys::rd_kafka_ConsumerGroupDescription_t)
-        -> c_int;
         pub fn rd_kafka_ScramCredentialInfo_mechanism(info: *const sys::rd_kafka_ScramCredentialInfo_t) -> c_int;
     }
 }
@@ -225,7 +223,6 @@ fn libc_strdup(text: &CStr) -> Result<*mut c_char, AdminError> {
 pub(super) struct PartitionEntry {
     pub partition: TopicPartition,
     pub offset: i64,
-    pub metadata: String,
     pub outcome: Result<(), AdminError>,
 }
 
@@ -234,21 +231,13 @@ pub(super) struct PartitionEntry {
 /// # Safety
 /// `element` points to a live element.
 pub(super) unsafe fn entry(element: *const sys::rd_kafka_topic_partition_t) -> PartitionEntry {
-    // SAFETY: alive by the caller's promise; texts are copied. The code is read as an integer (see `raw`), and metadata
-    // is null or has `metadata_size` bytes.
+    // SAFETY: alive by the caller's promise; texts are copied. The code is read as an integer (see `raw`).
     unsafe {
         let topic = text((*element).topic);
-        let metadata = (*element).metadata.cast::<u8>();
-        let metadata = if metadata.is_null() {
-            String::new()
-        } else {
-            String::from_utf8_lossy(std::slice::from_raw_parts(metadata, (*element).metadata_size)).into_owned()
-        };
         let number = (&raw const (*element).err).cast::<i32>().read();
         PartitionEntry {
             partition: TopicPartition { topic, partition: (*element).partition },
             offset: (*element).offset,
-            metadata,
             outcome: failure(number, ""),
         }
     }
