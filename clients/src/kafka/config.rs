@@ -1,4 +1,5 @@
-//! Endpoint + credentials → client properties. The one place that knows librdkafka's names for them.
+//! Endpoint + credentials → client properties. The one place that sets librdkafka's names for them; `coordinators/endpoint.rs` reads
+//! them.
 
 use rdkafka::ClientConfig;
 use secrecy::{ExposeSecret, SecretString};

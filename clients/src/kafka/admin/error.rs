@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rdkafka::types::RDKafkaErrorCode;
+use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
 
 /// Why an admin call, or its part about one object, did not succeed. Outcomes a caller expects (exists already, not
 /// there) are values of the calls, not errors.
@@ -144,6 +144,19 @@ impl AdminError {
             | C::BrokerDestroy => Self::Transient { code, message },
             _ => Self::Rejected { code, message },
         }
+    }
+}
+
+/// A code of Kafka's protocol or of librdkafka; one that the bindings do not know becomes `Unknown`.
+pub(in crate::kafka) fn error_code(number: i32) -> RDKafkaErrorCode {
+    RDKafkaRespErr::try_from(number).map_or(RDKafkaErrorCode::Unknown, RDKafkaErrorCode::from)
+}
+
+/// An error of one object of an answer, if it has one.
+pub(in crate::kafka) fn failure(number: i32, message: &str) -> Result<(), AdminError> {
+    match error_code(number) {
+        RDKafkaErrorCode::NoError => Ok(()),
+        code => Err(AdminError::from_code(code, message)),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Admin, AdminError, ByName};
-use crate::kafka::groups::{Description, Offsets};
+use crate::kafka::coordinators::{Description, Offsets};
 
 /// A partition of a topic.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

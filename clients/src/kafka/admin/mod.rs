@@ -11,7 +11,8 @@
 //! ```
 //!
 //! A call gives `Err` when it failed as a whole (no broker, no rights for the call) and otherwise one outcome an object.
-//! Every call ends by [`Admin`]'s deadline. No call retries by itself: that is the reconciler's decision. A client with a call to a
+//! Every call ends by [`Admin`]'s deadline. No call retries by itself, that is the reconciler's decision; only a coordinator
+//! that is remembered wrongly is found anew within the call. A client with a call to a
 //! coordinator that was not answered in time is left to its last callers, and the next call gets a new one (ADR 0007).
 
 mod acls;
@@ -23,13 +24,14 @@ mod topics;
 mod users;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
 
 pub use self::acls::{AclBinding, AclFilter, AclOperation, AclPermission, AclResource, PatternType, Principal};
 pub use self::error::AdminError;
+pub(in crate::kafka) use self::error::{error_code, failure};
 pub use self::groups::{
     CommittedOffset, GroupDeletion, GroupDescription, GroupMember, GroupOffsets, GroupState, Isolation, OffsetSpec,
     TopicPartition,
@@ -41,8 +43,9 @@ pub use self::topics::{
     TopicDescription, TopicId,
 };
 pub use self::users::{ScramChange, ScramOutcome, ScramUser};
+use super::coordinators::Coordinators;
 use super::ffi::admin::AdminHandle;
-use super::groups::Coordinators;
+use super::lock;
 
 /// One outcome for each object asked for, by its name.
 pub type ByName<T> = BTreeMap<String, Result<T, AdminError>>;
@@ -87,11 +90,11 @@ impl Admin {
 
     /// Requests sent to the brokers so far, as of some seconds ago.
     pub fn requests(&self) -> Requests {
-        self.clients.requests.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.clients.requests).clone()
     }
 
     fn present(&self) -> MutexGuard<'_, Arc<AdminHandle>> {
-        self.clients.present.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.clients.present)
     }
 
     /// The client for one call: a new one if the present one is of no more use.

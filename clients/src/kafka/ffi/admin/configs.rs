@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use rdkafka_sys as sys;
 
-use super::native::{Native, array, c_text, complete, failure, raw, text};
+use super::native::{Native, array, c_text, complete, raw, text};
 use super::topics::distinct;
 use super::{AdminHandle, Event, Pending};
-use crate::kafka::admin::{AdminError, ByName, ConfigEntry, ConfigSource, TopicConfig};
+use crate::kafka::admin::{AdminError, ByName, ConfigEntry, ConfigSource, TopicConfig, failure};
 
 const CALL: &str = "DescribeConfigs";
 

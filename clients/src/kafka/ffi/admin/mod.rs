@@ -19,7 +19,7 @@ use std::collections::HashMap;
 use std::ffi::{c_int, c_void};
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
@@ -31,7 +31,8 @@ use tokio::sync::oneshot;
 use self::native::{Native, text};
 use super::call::check;
 use super::openssl::keep_openssl;
-use crate::kafka::admin::{AdminError, Counted, Requests};
+use crate::kafka::admin::{AdminError, Counted, Requests, error_code};
+use crate::kafka::lock;
 
 /// How much longer than librdkafka's own deadline a caller waits: it is a backstop, not the deadline.
 const GRACE: Duration = Duration::from_secs(2);
@@ -326,7 +327,7 @@ impl Pending {
             Err(_elapsed) => return Err(self.timed_out()),
         };
         // SAFETY: the event is alive and is an admin result.
-        let code = native::code(unsafe { native::raw::rd_kafka_event_error(event.ptr.as_ptr()) });
+        let code = error_code(unsafe { native::raw::rd_kafka_event_error(event.ptr.as_ptr()) });
         // One that ends by its own deadline has left what it waited for behind, as one nobody waits for does.
         self.holds_client &= code == RDKafkaErrorCode::OperationTimedOut;
         match code {
@@ -419,15 +420,10 @@ fn note_trouble(event: &Event, shared: &Shared) {
     let ptr = event.ptr.as_ptr();
     // SAFETY: the event is alive; the text is copied before it is freed.
     let (code, text) = unsafe { (native::raw::rd_kafka_event_error(ptr), text(sys::rd_kafka_event_error_string(ptr))) };
-    let trouble = Trouble { code: native::code(code), text };
+    let trouble = Trouble { code: error_code(code), text };
     tracing::debug!(target: "librdkafka", code = ?trouble.code, "{}", trouble.text);
     let mut last = lock(&shared.trouble);
     if last.as_ref().is_none_or(|last| trouble.weight() >= last.weight()) {
         *last = Some(trouble);
     }
-}
-
-/// A panic while the lock was held leaves plain data that is still whole.
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

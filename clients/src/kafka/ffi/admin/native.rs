@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 use std::ffi::{CStr, CString, c_char};
 use std::ptr::NonNull;
 
-use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
 use rdkafka_sys as sys;
 
-use crate::kafka::admin::{AdminError, TopicPartition};
+use crate::kafka::admin::{AdminError, TopicPartition, failure};
 
 /// Getters that give an enumeration, declared as plain integers: a value that a newer broker sends and the bindings do
 /// not list would be undefined behaviour as a Rust `enum`.
@@ -122,19 +121,6 @@ pub(super) unsafe fn text(ptr: *const c_char) -> String {
     }
     // SAFETY: not null, so by the caller's promise a text that ends with a zero byte.
     unsafe { CStr::from_ptr(ptr) }.to_string_lossy().into_owned()
-}
-
-/// A code; one that the bindings do not know becomes `Unknown`.
-pub(super) fn code(code: i32) -> RDKafkaErrorCode {
-    RDKafkaRespErr::try_from(code).map_or(RDKafkaErrorCode::Unknown, RDKafkaErrorCode::from)
-}
-
-/// An error of one object of a result, if it has one.
-pub(super) fn failure(number: i32, message: &str) -> Result<(), AdminError> {
-    match code(number) {
-        RDKafkaErrorCode::NoError => Ok(()),
-        code => Err(AdminError::from_code(code, message)),
-    }
 }
 
 /// An error object of a result; null is success.

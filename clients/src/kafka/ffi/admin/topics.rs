@@ -9,12 +9,10 @@ use rdkafka_sys as sys;
 
 use super::AdminHandle;
 use super::configs::{resource_outcome, topic_resource};
-use super::native::{
-    self, ErrorText, Native, array, c_text, c_texts, complete, failure, object_failure, raw, take_failure, text,
-};
+use super::native::{ErrorText, Native, array, c_text, c_texts, complete, object_failure, raw, take_failure, text};
 use crate::kafka::admin::{
     AdminError, ByName, ConfigChange, Deletion, NewTopic, PartitionDescription, TopicCreation, TopicDescription,
-    TopicId,
+    TopicId, error_code, failure,
 };
 
 use sys::rd_kafka_admin_op_t as op;
@@ -267,7 +265,7 @@ fn topic_results<T>(
     for item in items {
         // SAFETY: the item lives as long as its event; texts are copied.
         let (name, code, message) = unsafe {
-            let code = native::code(raw::rd_kafka_topic_result_error(*item));
+            let code = error_code(raw::rd_kafka_topic_result_error(*item));
             (text(sys::rd_kafka_topic_result_name(*item)), code, text(sys::rd_kafka_topic_result_error_string(*item)))
         };
         outcomes.insert(name, expected(code).ok_or_else(|| AdminError::from_code(code, &message)));

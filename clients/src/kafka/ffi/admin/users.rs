@@ -7,9 +7,9 @@ use rdkafka_sys as sys;
 use secrecy::ExposeSecret;
 
 use super::AdminHandle;
-use super::native::{self, Native, c_text, c_texts, complete, object_failure, raw, text};
+use super::native::{Native, c_text, c_texts, complete, object_failure, raw, text};
 use super::topics::distinct;
-use crate::kafka::admin::{AdminError, ByName, ScramChange, ScramOutcome, ScramUser};
+use crate::kafka::admin::{AdminError, ByName, ScramChange, ScramOutcome, ScramUser, error_code};
 
 use sys::rd_kafka_admin_op_t as op;
 
@@ -153,7 +153,7 @@ unsafe fn description(
 unsafe fn is_known(error: *const sys::rd_kafka_error_t) -> Result<bool, AdminError> {
     // SAFETY: by the caller's promise.
     unsafe {
-        if !error.is_null() && native::code(raw::rd_kafka_error_code(error)) == RDKafkaErrorCode::ResourceNotFound {
+        if !error.is_null() && error_code(raw::rd_kafka_error_code(error)) == RDKafkaErrorCode::ResourceNotFound {
             return Ok(false);
         }
         object_failure(error).map(|()| true)

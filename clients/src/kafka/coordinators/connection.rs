@@ -1,7 +1,7 @@
 //! One connection to one broker: requests and their answers, one after the other.
 
 use std::io::ErrorKind;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use base64::Engine;
@@ -21,11 +21,15 @@ use tokio_rustls::TlsConnector;
 
 use super::endpoint::{Address, Endpoint};
 use super::login::{LoginError, Mechanism, Scram, User, plain};
-use super::{broker_error, sasl};
-use crate::kafka::admin::{AdminError, Requests};
+use crate::kafka::admin::{AdminError, Requests, failure};
+use crate::kafka::lock;
 
 /// Largest answer that is taken: something else than Kafka may be at the address, and its words are no lengths.
 const LARGEST: usize = 64 << 20;
+
+/// Versions of the requests that log in.
+const HANDSHAKE: i16 = 1;
+const AUTHENTICATE: i16 = 1;
 
 /// A connection that must log in again (KIP-368) is given up when so much of its time is over.
 const SESSION_SHARE: f64 = 0.8;
@@ -131,7 +135,7 @@ impl Connection {
 
     fn count<R: Request>(&self) {
         let name = ApiKey::try_from(R::KEY).map_or_else(|()| R::KEY.to_string(), |key| format!("{key:?}"));
-        *self.sent.lock().unwrap_or_else(PoisonError::into_inner).entry(name).or_default() += 1;
+        *lock(&self.sent).entry(name).or_default() += 1;
     }
 
     fn not_kafka(&self) -> AdminError {
@@ -141,7 +145,7 @@ impl Connection {
 
     async fn log_in(&mut self, user: &User) -> Result<(), AdminError> {
         let mechanism = StrBytes::from_static_str(user.mechanism.as_str());
-        let offered = self.ask(&SaslHandshakeRequest::default().with_mechanism(mechanism), sasl::HANDSHAKE).await?;
+        let offered = self.ask(&SaslHandshakeRequest::default().with_mechanism(mechanism), HANDSHAKE).await?;
         if offered.error_code != 0 {
             let offered: Vec<&str> = offered.mechanisms.iter().map(StrBytes::as_str).collect();
             let (wanted, offered) = (user.mechanism.as_str(), offered.join(", "));
@@ -165,11 +169,9 @@ impl Connection {
 
     async fn say(&mut self, message: Vec<u8>) -> Result<SaslAuthenticateResponse, AdminError> {
         let request = SaslAuthenticateRequest::default().with_auth_bytes(message.into());
-        let answer = self.ask(&request, sasl::AUTHENTICATE).await?;
-        match broker_error(answer.error_code, answer.error_message.as_deref()) {
-            Some(error) => Err(error),
-            None => Ok(answer),
-        }
+        let answer = self.ask(&request, AUTHENTICATE).await?;
+        failure(answer.error_code.into(), answer.error_message.as_deref().unwrap_or_default())?;
+        Ok(answer)
     }
 }
 

@@ -17,7 +17,7 @@ mod question;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use futures::future::{join_all, select_ok};
@@ -30,12 +30,7 @@ use self::connection::{Connection, Sent};
 use self::endpoint::{Address, Endpoint};
 pub use self::question::{Description, Offsets, Question};
 use super::admin::{AdminError, ByName};
-
-/// Versions of the requests that log in.
-mod sasl {
-    pub const HANDSHAKE: i16 = 1;
-    pub const AUTHENTICATE: i16 = 1;
-}
+use super::lock;
 
 /// Where a coordinator is can be asked of every broker: so long one has for itself before the next is asked, too.
 const NEXT_BROKER: Duration = Duration::from_millis(500);
@@ -241,10 +236,6 @@ impl Coordinators {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// Whether an answer may be another one elsewhere.
 fn has_moved<T>(answer: &Result<T, AdminError>) -> bool {
     answer.as_ref().is_err_and(AdminError::retryable)
@@ -252,14 +243,4 @@ fn has_moved<T>(answer: &Result<T, AdminError>) -> bool {
 
 fn late(call: &'static str, after: Duration) -> AdminError {
     AdminError::TimedOut { call, after, last_trouble: None }
-}
-
-/// What a broker's code means; none: no error. The codes of Kafka's protocol are librdkafka's own.
-fn broker_error(code: i16, message: Option<&str>) -> Option<AdminError> {
-    use rdkafka::types::RDKafkaRespErr;
-    if code == 0 {
-        return None;
-    }
-    let code = RDKafkaRespErr::try_from(i32::from(code)).map_or(RDKafkaErrorCode::Unknown, RDKafkaErrorCode::from);
-    Some(AdminError::from_code(code, message.unwrap_or_default()))
 }

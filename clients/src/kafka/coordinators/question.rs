@@ -11,10 +11,9 @@ use kafka_protocol::messages::{
 };
 use kafka_protocol::protocol::{Request, StrBytes};
 
-use super::broker_error;
 use super::endpoint::Address;
 use crate::kafka::admin::{
-    AdminError, CommittedOffset, GroupDescription, GroupMember, GroupOffsets, GroupState, TopicPartition,
+    AdminError, CommittedOffset, GroupDescription, GroupMember, GroupOffsets, GroupState, TopicPartition, failure,
 };
 
 /// First version that names many groups (KIP-699; Kafka 3.0).
@@ -55,12 +54,9 @@ pub fn find(groups: &[String]) -> FindCoordinatorRequest {
 /// Where the coordinator of each group is.
 pub fn found(response: FindCoordinatorResponse) -> impl Iterator<Item = (String, Result<Address, AdminError>)> {
     response.coordinators.into_iter().map(|found| {
-        let address = match broker_error(found.error_code, found.error_message.as_deref()) {
-            Some(error) => Err(error),
-            None => u16::try_from(found.port)
-                .map(|port| Address { host: found.host.to_string(), port })
-                .map_err(|_| AdminError::Incomplete("FindCoordinator")),
-        };
+        let is_found = failure(found.error_code.into(), found.error_message.as_deref().unwrap_or_default());
+        let port = u16::try_from(found.port).map_err(|_| AdminError::Incomplete("FindCoordinator"));
+        let address = is_found.and(port).map(|port| Address { host: found.host.to_string(), port });
         (found.key.to_string(), address)
     })
 }
@@ -95,7 +91,7 @@ impl Question for Offsets<'_> {
     fn answers(response: <OffsetFetchRequest as Request>::Response) -> Vec<(String, Result<GroupOffsets, AdminError>)> {
         let answer = |group: OffsetFetchResponseGroup| {
             let name = group.group_id.to_string();
-            (name, broker_error(group.error_code, None).map_or_else(|| Ok(offsets(group)), Err))
+            (name, failure(group.error_code.into(), "").map(|()| offsets(group)))
         };
         response.groups.into_iter().map(answer).collect()
     }
@@ -106,7 +102,7 @@ fn offsets(group: OffsetFetchResponseGroup) -> GroupOffsets {
     for topic in group.topics {
         for found in topic.partitions {
             let partition = TopicPartition::new(topic.name.as_str(), found.partition_index);
-            if let Some(error) = broker_error(found.error_code, None) {
+            if let Err(error) = failure(found.error_code.into(), "") {
                 offsets.failed.insert(partition, error);
             } else if found.committed_offset >= 0 {
                 let metadata = found.metadata.map(|text| text.to_string()).unwrap_or_default();
@@ -135,8 +131,8 @@ impl Question for Description {
     ) -> Vec<(String, Result<GroupDescription, AdminError>)> {
         let answer = |group: DescribedGroup| {
             let name = group.group_id.to_string();
-            let error = broker_error(group.error_code, group.error_message.as_deref());
-            (name, error.map_or_else(|| Ok(description(group)), Err))
+            let is_described = failure(group.error_code.into(), group.error_message.as_deref().unwrap_or_default());
+            (name, is_described.map(|()| description(group)))
         };
         response.groups.into_iter().map(answer).collect()
     }
