@@ -291,6 +291,21 @@ impl<'a> Operator<'a> {
         std::fs::read_to_string(self.folder.path().join("operator.log")).unwrap_or_default()
     }
 
+    /// Its pods as Kubernetes sees them, what their probes answer, and the ends of their logs: for a test that fails.
+    fn pods(&self) -> String {
+        let ask = |arguments: &[&str]| match output(self.kube.kubectl().args(["-n", &self.name]).args(arguments)) {
+            Ok(text) => text,
+            Err(error) => error.to_string(),
+        };
+        let names = ask(&["get", "pods", "-o", "jsonpath={.items[*].metadata.name}"]);
+        let probes = names.split_whitespace().map(|pod| {
+            let path = format!("/api/v1/namespaces/{}/pods/{pod}:8080/proxy/readyz", self.name);
+            format!("{pod}: {}\n", ask(&["get", "--raw", &path]))
+        });
+        let logs = ["logs", "--prefix", "--tail=60", "-l", "app.kubernetes.io/name=sluice-worker"];
+        format!("{}\n{}\n{}", ask(&["describe", "pods"]), probes.collect::<String>(), ask(&logs))
+    }
+
     /// `kubectl` that must succeed.
     pub fn kubectl(&self, arguments: &[&str]) -> String {
         output(self.kube.kubectl().args(arguments)).expect("kubectl")
@@ -350,7 +365,7 @@ impl<'a> Operator<'a> {
 impl Drop for Operator<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            println!("{}", self.log());
+            println!("{}\n{}", self.log(), self.pods());
         }
         // While the operator runs, deletions are its business.
         let all = ["-n", &self.name, "delete", "evp,csync", "--all", "--timeout=30s"];

@@ -202,21 +202,22 @@ impl Lane {
         self.health.held_up(None);
     }
 
+    /// Gets the producer its id. Looks every time: work that comes before it makes the transaction get the id, and that is
+    /// a lane that is ready too.
     fn make_ready(&mut self, state: &mut State) {
-        if self.transactor.is_ready() || state.retry_init_at > Instant::now() {
-            return;
-        }
-        match self.transactor.make_ready() {
-            Ok(()) => {
-                self.health.held_up(None);
-                self.health.ready();
+        if !self.transactor.is_ready() {
+            if state.retry_init_at > Instant::now() {
+                return;
             }
-            Err(error) => {
+            if let Err(error) = self.transactor.make_ready() {
                 self.health.held_up(Some("TransactionalProducer"));
                 state.retry_init_at = Instant::now() + INIT_PAUSE;
                 self.say(state, "cannot initialise the transactional producer, trying again", &error);
+                return;
             }
         }
+        self.health.held_up(None);
+        self.health.ready();
     }
 
     /// Logs trouble that is retried: missing rights are expected for a while after the start.
@@ -241,3 +242,6 @@ fn unix_millis() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests;

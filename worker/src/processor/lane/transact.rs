@@ -22,6 +22,8 @@ use crate::reexec;
 const CALL: Duration = Duration::from_secs(3);
 /// Getting a producer id waits for brokers to end the predecessor's transaction.
 const INIT: Duration = Duration::from_secs(5);
+/// A producer without an id after this time is made anew: its connections may be the trouble.
+const INIT_PATIENCE: Duration = Duration::from_secs(30);
 /// A commit that has not told its outcome by now is given up: a new producer resolves it.
 /// Above the transaction time-out: after that the brokers have ended it themselves.
 const COMMIT_PATIENCE: Duration = Duration::from_secs(12);
@@ -53,9 +55,20 @@ pub enum Attempt {
 pub struct Transactor {
     config: ClientConfig,
     topics: Topics,
-    producer: Option<TransactionalProducer>,
+    producer: Producer,
     clock: CallClock,
     metrics: ProcessorMetrics,
+}
+
+/// How far a lane's producer is.
+#[derive(Default)]
+enum Producer {
+    #[default]
+    Absent,
+    /// Made then, and asking for its id: that goes on when a call has timed out, and the next call resumes it. Far or busy
+    /// brokers may take longer than any one call.
+    Asking(TransactionalProducer, Instant),
+    Ready(TransactionalProducer),
 }
 
 /// How the calls of a transaction went.
@@ -99,7 +112,7 @@ impl Failed {
 impl Transactor {
     /// Makes no connection yet.
     pub fn new(config: ClientConfig, topics: Topics, clock: CallClock, metrics: ProcessorMetrics) -> Self {
-        Self { config, topics, producer: None, clock, metrics }
+        Self { config, topics, producer: Producer::Absent, clock, metrics }
     }
 
     /// Where records go.
@@ -109,35 +122,40 @@ impl Transactor {
 
     /// Whether there is a producer with an id.
     pub fn is_ready(&self) -> bool {
-        self.producer.is_some()
+        matches!(self.producer, Producer::Ready(_))
     }
 
     /// Makes the producer and gets its id, once; fences predecessors with the same transactional id and ends their
     /// transactions. The caller repeats it.
     pub fn make_ready(&mut self) -> Result<(), KafkaError> {
-        if self.producer.is_some() {
-            return Ok(());
-        }
-        let producer = TransactionalProducer::new(&self.config, self.topics.names.iter().map(String::as_str))?;
-        match self.clock.watch(INIT, || producer.init(INIT)) {
-            Ok(()) => {
-                self.producer = Some(producer);
-                Ok(())
+        self.producer = Producer::Ready(self.obtain()?);
+        Ok(())
+    }
+
+    /// Takes the producer with its id. Who can still use it afterwards puts it back.
+    fn obtain(&mut self) -> Result<TransactionalProducer, KafkaError> {
+        let (producer, since) = match std::mem::take(&mut self.producer) {
+            Producer::Ready(producer) => return Ok(producer),
+            Producer::Asking(producer, since) => (producer, since),
+            Producer::Absent => {
+                let topics = self.topics.names.iter().map(String::as_str);
+                (TransactionalProducer::new(&self.config, topics)?, Instant::now())
             }
-            Err(error) => {
-                discard(producer);
-                Err(error)
-            }
+        };
+        let Err(error) = self.clock.watch(INIT, || producer.init(INIT)) else { return Ok(producer) };
+        if classify(Operation::Init, &error) == Verdict::Retry && since.elapsed() < INIT_PATIENCE {
+            self.producer = Producer::Asking(producer, since);
+        } else {
+            discard(producer);
         }
+        Err(error)
     }
 
     /// Commits `work` and `offsets` together, or nothing of them.
     pub fn attempt(&mut self, work: &[Work], offsets: &Offsets, group: &GroupMetadata) -> Attempt {
-        if let Err(error) = self.make_ready() {
-            return Attempt::Aborted(error);
-        }
-        let Some(producer) = self.producer.take() else {
-            return Attempt::Aborted(KafkaError::NotAMember);
+        let producer = match self.obtain() {
+            Ok(producer) => producer,
+            Err(error) => return Attempt::Aborted(error),
         };
         let began = Instant::now();
         let mut pace = Pace::Usual;
@@ -149,7 +167,7 @@ impl Transactor {
                 if pace == Pace::Slow {
                     self.replace(producer, "SlowCommit");
                 } else {
-                    self.producer = Some(producer);
+                    self.producer = Producer::Ready(producer);
                 }
                 Attempt::Committed(count)
             }
@@ -228,7 +246,7 @@ impl Transactor {
         if pace == Pace::Slow {
             self.replace(producer, "SlowAbort");
         } else {
-            self.producer = Some(producer);
+            self.producer = Producer::Ready(producer);
         }
         match verdict {
             Verdict::AbortAndRewind | Verdict::Fatal => Attempt::Rewind(error),

@@ -17,24 +17,37 @@ struct Scene {
 }
 
 impl Scene {
-    /// A producer that has an id.
     fn new() -> Self {
         let brokers = MockCluster::new(BROKER).unwrap();
         brokers.create_topic("out", 1, 1).unwrap();
         let mut base = ClientConfig::new();
         base.set("bootstrap.servers", brokers.bootstrap_servers());
         let limits = ProducerLimits { max_record_bytes: 1 << 20, queue_bytes: 1 << 20 };
-        let mut transactor = Transactor::new(
+        let transactor = Transactor::new(
             producer_config(base, "sluice/test/0", limits),
             Topics::new(["out"], None, 1 << 20),
             CallClock::new(),
             ProcessorMetrics::register(&mut Registry::default()),
         );
-        let deadline = Instant::now() + Duration::from_secs(60);
-        while let Err(error) = transactor.make_ready() {
-            assert!(Instant::now() < deadline, "{error}");
-        }
         Self { brokers, transactor }
+    }
+
+    /// A producer that has an id.
+    fn ready() -> Self {
+        let mut scene = Self::new();
+        scene.make_ready();
+        scene
+    }
+
+    /// How many calls that took.
+    fn make_ready(&mut self) -> usize {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let mut calls = 1;
+        while let Err(error) = self.transactor.make_ready() {
+            assert!(Instant::now() < deadline, "{error}");
+            calls += 1;
+        }
+        calls
     }
 
     /// A transaction with a record in it that fails so.
@@ -44,7 +57,7 @@ impl Scene {
         pace: Pace,
         while_aborting: impl FnOnce(&MockCluster<'static, DefaultProducerContext>),
     ) -> Attempt {
-        let producer = self.transactor.producer.take().unwrap();
+        let producer = self.transactor.obtain().unwrap();
         producer.begin().unwrap();
         let record = Outgoing { key: None, value: Some(b"v"), timestamp: None, headers: &[], tag: 0 };
         produce(&producer, 0, &record, Instant::now()).map_err(|failed| failed.error).unwrap();
@@ -67,7 +80,7 @@ impl Scene {
 
 #[test]
 fn an_abort_keeps_the_producer() {
-    let mut scene = Scene::new();
+    let mut scene = Scene::ready();
     let attempt = scene.fail(Code::TopicAuthorizationFailed, Pace::Usual, |_| {});
     assert!(matches!(attempt, Attempt::Aborted(_)), "{attempt:?}");
     assert!(scene.transactor.is_ready());
@@ -77,7 +90,7 @@ fn an_abort_keeps_the_producer() {
 /// The answer to the first `EndTxn` may still be on the way when the next transaction begins.
 #[test]
 fn a_slow_abort_is_the_last_thing_of_its_producer() {
-    let mut scene = Scene::new();
+    let mut scene = Scene::ready();
     let slow = |brokers: &MockCluster<'static, DefaultProducerContext>| {
         brokers.broker_round_trip_time(BROKER, SLOW + Duration::from_millis(300)).unwrap();
     };
@@ -88,8 +101,18 @@ fn a_slow_abort_is_the_last_thing_of_its_producer() {
 
 #[test]
 fn offsets_that_were_sent_again_are_the_last_thing_of_their_producer_too() {
-    let mut scene = Scene::new();
+    let mut scene = Scene::ready();
     let attempt = scene.fail(Code::IllegalGeneration, Pace::Slow, |_| {});
     assert!(matches!(attempt, Attempt::Rewind(_)), "{attempt:?}");
     assert_eq!(scene.made_anew("SlowAbort"), 1);
+}
+
+/// Every step on the way to an id, connections included, is an answer that takes this long.
+#[test]
+fn an_id_that_takes_longer_than_a_call_is_still_got() {
+    let mut scene = Scene::new();
+    scene.brokers.broker_round_trip_time(BROKER, INIT / 4).unwrap();
+    assert!(scene.make_ready() > 1, "the first call should have timed out");
+    // So that the end of the producer does not take as long.
+    scene.brokers.broker_round_trip_time(BROKER, Duration::ZERO).unwrap();
 }
