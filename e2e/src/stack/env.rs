@@ -87,7 +87,7 @@ fn path(layout: &Layout, programs: &Programs) -> Result<String, StackError> {
 pub(crate) fn write_scripts(layout: &Layout, programs: &Programs) -> Result<(), StackError> {
     let described = Described::load(layout, programs)?;
     if let Some(kafka) = &described.kafka {
-        kafka::tools::write_scripts(kafka, &programs.kafka_jars, &layout.bin())?;
+        kafka::tools::write_scripts(kafka, &programs.kafka, &layout.bin())?;
     }
     if let Some(redis) = &described.redis {
         let cli: PathBuf = redis.password_file.with_file_name("cli");

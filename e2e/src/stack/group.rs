@@ -147,11 +147,11 @@ impl Assembly for KafkaCluster {
     const GROUP: Group = Group::Kafka;
 
     fn version(programs: &Programs) -> String {
-        file_name(&programs.kafka_jars)
+        file_name(&programs.kafka.folder)
     }
 
     fn lay_out(context: &Context<'_>) -> Result<Self, StackError> {
-        kafka::create(&context.layout.group("kafka"), &context.programs.kafka_jars, &KafkaOptions::shared())
+        kafka::create(&context.layout.group("kafka"), &context.programs.kafka, &KafkaOptions::shared())
     }
 
     fn first_start(&self, context: &Context<'_>) -> Result<(), StackError> {

@@ -315,7 +315,9 @@ impl Stack {
         let file = self.dir.join(format!("{pod}-{admin}.json"));
         std::fs::write(&file, config.to_string()).expect("written");
         let log = self.dir.join(format!("{pod}-{admin}.log"));
-        let mut command = Command::new(env!("CARGO_BIN_EXE_sluice-worker"));
+        // CI names the binary that ships.
+        let built = env!("CARGO_BIN_EXE_sluice-worker").into();
+        let mut command = Command::new(std::env::var_os("SLUICE_WORKER_BIN").unwrap_or(built));
         command.arg("--config").arg(file).args(["--pod", pod]);
         command.env_remove("SLUICE_FAILPOINT").stdin(Stdio::null());
         if let Some(failpoint) = failpoint {

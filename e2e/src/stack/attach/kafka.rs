@@ -9,7 +9,7 @@ use super::{Variables, numbered};
 use crate::stack::error::StackError;
 use crate::stack::files;
 use crate::stack::install::Programs;
-use crate::stack::kafka::{KafkaCluster, Security, tools};
+use crate::stack::kafka::{Jars, KafkaCluster, Security, tools};
 use crate::stack::layout::Layout;
 use crate::stack::part::Part;
 
@@ -27,7 +27,7 @@ pub struct Kafka {
 #[derive(Debug)]
 struct LocalKafka {
     layout: Layout,
-    jars: PathBuf,
+    jars: Jars,
     cluster: KafkaCluster,
 }
 
@@ -40,7 +40,7 @@ impl Kafka {
             username: cluster.username.clone(),
             password: if secured { files::read_secret(&cluster.password_file)? } else { SecretString::default() },
             ca_file: secured.then(|| cluster.ca_file.clone()),
-            local: Some(LocalKafka { layout: layout.clone(), jars: programs.kafka_jars.clone(), cluster }),
+            local: Some(LocalKafka { layout: layout.clone(), jars: programs.kafka.clone(), cluster }),
         })
     }
 

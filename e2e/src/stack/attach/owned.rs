@@ -101,7 +101,7 @@ impl OwnedKafka {
         let folder = Owned::claim(layout, &options.name)?;
         let ports = Ports::reserve()?;
         let cluster =
-            kafka::create(&folder, &programs.kafka_jars, &KafkaOptions { base_port: ports.base, ..options.clone() })?;
+            kafka::create(&folder, &programs.kafka, &KafkaOptions { base_port: ports.base, ..options.clone() })?;
         let owned = Owned::start(layout, folder, ports, &cluster.parts)?;
         kafka::settle(&cluster)?;
         Ok(Self { handle: Kafka::local(layout, programs, cluster)?, _owned: owned })

@@ -15,6 +15,7 @@ use sha2::{Digest, Sha256};
 
 use super::error::{AtPath, StackError};
 use super::files;
+use super::kafka::Jars;
 use super::layout::Layout;
 use super::process::ProcessId;
 use super::progress::Progress;
@@ -47,8 +48,8 @@ impl Group {
 /// Where the installed programs are.
 #[derive(Debug, Clone)]
 pub struct Programs {
-    /// Folder of Kafka's jars.
-    pub kafka_jars: PathBuf,
+    /// Kafka's jars.
+    pub kafka: Jars,
     /// Folder with `kube-apiserver`, …, `kubectl`.
     pub kube: PathBuf,
     /// Folder with `etcd`.
@@ -64,7 +65,7 @@ impl Programs {
     pub fn locate(layout: &Layout) -> Self {
         let folder = |recipe: &Recipe| recipe.folder(layout);
         Self {
-            kafka_jars: folder(&jars::recipe()),
+            kafka: jars::locate(layout),
             kube: folder(&golang::kube()),
             etcd: folder(&golang::etcd()),
             helm: folder(&golang::helm()),
@@ -86,6 +87,12 @@ pub fn install(layout: &Layout, groups: &[Group], progress: &Progress) -> Result
     }
     for recipe in recipes {
         recipe.make(layout, progress)?;
+    }
+    // Only quicker with it: a machine that cannot make it has its brokers too.
+    if groups.contains(&Group::Kafka)
+        && let Err(error) = jars::classes().make(layout, progress)
+    {
+        progress.line("install", format!("brokers will start slowly, without an archive of their classes: {error}"));
     }
     Ok(Programs::locate(layout))
 }

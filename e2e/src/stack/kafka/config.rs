@@ -29,6 +29,10 @@ impl Node {
     pub(super) fn config_file(&self, folder: &Path) -> PathBuf {
         folder.join(format!("server-{}.properties", self.id))
     }
+
+    pub(super) fn data(&self, folder: &Path) -> PathBuf {
+        folder.join(format!("data-{}", self.id))
+    }
 }
 
 /// INFO to standard output, which is the part's log.
@@ -66,7 +70,7 @@ share.coordinator.state.topic.replication.factor={replicas}
 share.coordinator.state.topic.min.isr={in_sync}
 ",
         id = node.id,
-        data = folder.join(format!("data-{}", node.id)).display(),
+        data = node.data(folder).display(),
         voters = voters.join(","),
         tenant = node.tenant,
         broker = node.broker,
@@ -141,4 +145,14 @@ pub(super) fn client(cluster: &KafkaCluster, password: Option<&str>) -> String {
         );
     }
     text
+}
+
+/// `meta.properties` of a node, after another one's. A directory's id is 22 digits of base64.
+pub(super) fn meta(other: &str, node: u16, directory: &str) -> String {
+    let line = |line: &str| match line.split_once('=') {
+        Some(("node.id", _)) => format!("node.id={node}\n"),
+        Some(("directory.id", _)) => format!("directory.id={directory}\n"),
+        _ => format!("{line}\n"),
+    };
+    other.lines().map(line).collect()
 }

@@ -5,16 +5,18 @@
 //! which pods cannot reach: whoever connects there is the super user ANONYMOUS.
 
 mod config;
+mod jars;
 mod settle;
 pub mod tools;
 
+use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::command;
-use super::error::StackError;
+use super::error::{AtPath, StackError};
 use super::files;
 use super::netns;
 use super::part::{PartSpec, argv};
@@ -23,6 +25,7 @@ use super::process;
 use super::ready::Ready;
 use super::reap::kill_all;
 
+pub use jars::Jars;
 pub(crate) use settle::settle;
 
 /// How clients meet the TENANT listener.
@@ -113,8 +116,8 @@ pub(crate) fn client_properties(cluster: &KafkaCluster, password: Option<&str>) 
     config::client(cluster, password)
 }
 
-/// Lays out a new cluster in `folder`, which must be empty or absent. `jars` is the folder of Kafka's jars.
-pub fn create(folder: &Path, jars: &Path, options: &KafkaOptions) -> Result<KafkaCluster, StackError> {
+/// Lays out a new cluster in `folder`, which must be empty or absent.
+pub fn create(folder: &Path, jars: &Jars, options: &KafkaOptions) -> Result<KafkaCluster, StackError> {
     files::make_dir(folder)?;
     let nodes: Vec<config::Node> = (1..=u16::from(options.brokers)).map(|id| config::Node::new(id, options)).collect();
     let secured = options.security == Security::SaslSsl;
@@ -167,7 +170,7 @@ fn part(
     node: &config::Node,
     nodes: &[config::Node],
     folder: &Path,
-    jars: &Path,
+    jars: &Jars,
     options: &KafkaOptions,
 ) -> Result<PartSpec, StackError> {
     let mut arguments = vec![
@@ -177,12 +180,12 @@ fn part(
         format!("-Dlog4j2.configurationFile={}", folder.join("log4j2.properties").display()),
     ];
     match options.compiler {
-        Compiler::Quick => arguments.extend(QUICK.map(String::from)),
+        Compiler::Quick => arguments.extend(jars.quick()),
         Compiler::Full => arguments.push("-XX:+UseG1GC".into()),
     }
     arguments.extend([
         "-cp".into(),
-        format!("{}/*", jars.display()),
+        jars.class_path(),
         "kafka.Kafka".into(),
         node.config_file(folder).display().to_string(),
     ]);
@@ -195,34 +198,44 @@ fn part(
     })
 }
 
-/// JVM flags of a process that is to start soon and stay small.
-const QUICK: [&str; 3] = ["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto"];
-
-/// Formats every node's storage, all at the same time.
+/// Formats every node's storage: the first one's with Kafka's tool, the others' after it. They differ in two ids only, and
+/// each run of the tool is a virtual machine that has to start.
 fn format(
     nodes: &[config::Node],
     folder: &Path,
-    jars: &Path,
+    jars: &Jars,
     id: &str,
     password: Option<&str>,
 ) -> Result<(), StackError> {
-    std::thread::scope(|scope| {
-        let running: Vec<_> =
-            nodes.iter().map(|node| scope.spawn(move || format_node(node, folder, jars, id, password))).collect();
-        running.into_iter().try_for_each(|thread| thread.join().expect("formatting does not panic"))
-    })
+    let Some((first, others)) = nodes.split_first() else { return Ok(()) };
+    format_node(first, folder, jars, id, password)?;
+    let formatted = first.data(folder);
+    let properties = files::read(&formatted.join(META))?;
+    for node in others {
+        let data = node.data(folder);
+        files::make_dir(&data)?;
+        let (from, to) = (formatted.join(BOOTSTRAP), data.join(BOOTSTRAP));
+        fs::copy(&from, &to).at(&to)?;
+        files::write(&data.join(META), &config::meta(&properties, node.id, &files::random_hex(11)?))?;
+    }
+    Ok(())
 }
+
+/// Whose storage this is.
+const META: &str = "meta.properties";
+/// The first records of the cluster: features, and the super user's credential.
+const BOOTSTRAP: &str = "bootstrap.checkpoint";
 
 fn format_node(
     node: &config::Node,
     folder: &Path,
-    jars: &Path,
+    jars: &Jars,
     id: &str,
     password: Option<&str>,
 ) -> Result<(), StackError> {
     let config = node.config_file(folder);
-    let mut arguments: Vec<String> = QUICK.map(String::from).to_vec();
-    arguments.extend(["-cp".into(), format!("\"{}/*\"", jars.display()), "kafka.tools.StorageTool".into()]);
+    let mut arguments = jars.quick();
+    arguments.extend(["-cp".into(), format!("\"{}\"", jars.class_path()), "kafka.tools.StorageTool".into()]);
     arguments.extend(["format", "--ignore-formatted", "-t", id, "-c"].map(String::from));
     arguments.push(format!("\"{}\"", config.display()));
     if let Some(password) = password {

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use super::KafkaCluster;
+use super::{Jars, KafkaCluster};
 use crate::stack::error::StackError;
 use crate::stack::files;
 
@@ -46,14 +46,11 @@ const TOOLS: &[Tool] = &[
     tool("kafka-verifiable-producer", "org.apache.kafka.tools.VerifiableProducer", "--producer.config"),
 ];
 
-/// A JVM that starts soon and stays small.
-const JVM: [&str; 4] = ["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xshare:auto", "-Xmx256m"];
-
 /// A tool as the cluster's super user (`as_client: None`) or with other client properties. Add the tool's own arguments; it
 /// has no time-out of its own, so give it one where it has (`--timeout-ms`), or kill it.
 pub fn command(
     cluster: &KafkaCluster,
-    jars: &Path,
+    jars: &Jars,
     name: &str,
     as_client: Option<&Path>,
 ) -> Result<Command, StackError> {
@@ -66,12 +63,13 @@ pub fn command(
     Ok(command)
 }
 
-fn arguments(tool: &Tool, cluster: &KafkaCluster, jars: &Path, config: &Path) -> Vec<String> {
-    let mut arguments: Vec<String> = JVM.map(String::from).to_vec();
+fn arguments(tool: &Tool, cluster: &KafkaCluster, jars: &Jars, config: &Path) -> Vec<String> {
+    let mut arguments = jars.quick();
+    arguments.push("-Xmx256m".into());
     if let Some(folder) = cluster.client_config.parent() {
         arguments.push(format!("-Dlog4j2.configurationFile={}", folder.join("tools-log4j2.properties").display()));
     }
-    arguments.extend(["-cp".into(), format!("{}/*", jars.display()), tool.class.into()]);
+    arguments.extend(["-cp".into(), jars.class_path(), tool.class.into()]);
     if tool.bootstrap {
         let brokers: Vec<String> = cluster.brokers.iter().map(ToString::to_string).collect();
         arguments.extend(["--bootstrap-server".into(), brokers.join(",")]);
@@ -83,7 +81,7 @@ fn arguments(tool: &Tool, cluster: &KafkaCluster, jars: &Path, config: &Path) ->
 }
 
 /// Writes one script for each tool into `bin`, for `stack exec`. `KAFKA_CLIENT_CONFIG` chooses other client properties.
-pub(crate) fn write_scripts(cluster: &KafkaCluster, jars: &Path, bin: &Path) -> Result<(), StackError> {
+pub(crate) fn write_scripts(cluster: &KafkaCluster, jars: &Jars, bin: &Path) -> Result<(), StackError> {
     let chosen = format!("${{KAFKA_CLIENT_CONFIG:-{}}}", cluster.client_config.display());
     for tool in TOOLS {
         let arguments = arguments(tool, cluster, jars, Path::new(&chosen));
