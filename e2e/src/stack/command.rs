@@ -58,16 +58,21 @@ pub(crate) fn find(program: &str) -> Option<std::path::PathBuf> {
         .find(|candidate| candidate.is_file())
 }
 
-/// Polls `check` until it answers or `timeout` is over.
+const SHORTEST_REST: Duration = Duration::from_millis(50);
+const LONGEST_REST: Duration = Duration::from_secs(1);
+
+/// Polls `check` until it answers or `timeout` is over. It rests twice as long as it asks: most checks start a process, and what
+/// is waited for needs the processor more than the question.
 pub fn wait_for<T>(timeout: Duration, mut check: impl FnMut() -> Option<T>) -> Option<T> {
     let deadline = Instant::now() + timeout;
     loop {
+        let asked = Instant::now();
         if let Some(found) = check() {
             return Some(found);
         }
         if Instant::now() >= deadline {
             return None;
         }
-        std::thread::sleep(Duration::from_millis(50));
+        std::thread::sleep((asked.elapsed() * 2).clamp(SHORTEST_REST, LONGEST_REST));
     }
 }
