@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 : "${SLUICE_CACHE:?run me through make}" "${CARGO_TARGET_DIR:?run me through make}"
-export CARGO_TERM_COLOR=never CARGO_INCREMENTAL=${CARGO_INCREMENTAL:-1}
+export CARGO_TERM_COLOR=never
 # In CI a part of the stack that is missing is a failure, not a skipped test.
 [ "${CI:-}" = true ] && export SLUICE_REQUIRE_STACK=1
 
